@@ -1,0 +1,129 @@
+"""The only reader of the environment: where the warehouse, the bucket and the specs are.
+
+Every variable is prefixed `NIGHTSCORE_`, except the three that point Google's own clients at a local server. Inside a
+checkout in which `nightscore local up` has started servers, the file `.nightscore/env` supplies what the environment does
+not say, so that a newcomer configures nothing; a variable that is set always wins.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nightscore.errors import ConfigurationError
+
+LOCAL_DIR = ".nightscore"
+LOCAL_ENV = "env"
+
+
+class SettingError(ConfigurationError):
+    """A setting is missing or malformed."""
+
+    def __init__(self, variable: str, found: str | None, wanted: str) -> None:
+        state = "is not set" if found is None else f"is {found!r}"
+        super().__init__(f"The environment variable {variable} {state}. {wanted}")
+        self.variable = variable
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where one deployment keeps its things.
+
+    Attributes:
+        project: Google Cloud project that runs and pays for the queries.
+        bucket: Cloud Storage bucket of the registry and of the runs' records.
+        location: BigQuery location of every dataset.
+        staging_dataset: dataset of run-scoped snapshot and staging tables, all of which expire.
+        operations_dataset: dataset of `runs`, `checks` and `quarantine`.
+        pipelines_dir: folder with one folder per pipeline.
+        bigquery_host, bigquery_storage_host, storage_host: local servers; None means Google's own endpoints.
+    """
+
+    project: str
+    bucket: str
+    location: str = "US"
+    staging_dataset: str = "nightscore_staging"
+    operations_dataset: str = "nightscore_operations"
+    pipelines_dir: Path = field(default_factory=lambda: Path("dags/pipelines"))
+    bigquery_host: str | None = None
+    bigquery_storage_host: str | None = None
+    storage_host: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the warehouse is a local server."""
+        return self.bigquery_host is not None
+
+
+_CHECKS: Mapping[str, tuple[str, str]] = {
+    "project": (r"[a-z0-9][a-z0-9.:-]{1,99}", "It is a Google Cloud project id."),
+    "bucket": (r"[a-z0-9][-a-z0-9_.]{1,220}[a-z0-9]", "It is a Cloud Storage bucket's name, without gs://."),
+    "location": (r"[A-Za-z0-9-]+", "It is a BigQuery location such as US or europe-west4."),
+    "staging_dataset": (r"[A-Za-z0-9_]{1,1024}", "It is a BigQuery dataset's name."),
+    "operations_dataset": (r"[A-Za-z0-9_]{1,1024}", "It is a BigQuery dataset's name."),
+}
+
+# Google's clients and DuckDB's httpfs know the first two names; the storage gRPC service has none, so it gets ours.
+_HOSTS = {
+    "bigquery_host": "BIGQUERY_EMULATOR_HOST",
+    "storage_host": "STORAGE_EMULATOR_HOST",
+    "bigquery_storage_host": "BIGQUERY_STORAGE_EMULATOR_HOST",
+}
+
+
+def read_settings(environment: Mapping[str, str], root: Path | None = None) -> Settings:
+    """Build the settings from environment variables, and from the local servers' file under `root`.
+
+    Raises:
+        SettingError: a required variable is missing, or one is malformed.
+    """
+    values = {**_local_environment(root), **environment} if root else dict(environment)
+    found: dict[str, str] = {}
+    for name, (pattern, wanted) in _CHECKS.items():
+        variable = f"NIGHTSCORE_{name.upper()}"
+        value = values.get(variable) or None
+        if value is None and name in ("project", "bucket"):
+            hint = "Set it, or start the local servers with `nightscore local up`."
+            raise SettingError(variable, None, f"{wanted} {hint}")
+        if value is not None:
+            if not re.fullmatch(pattern, value):
+                raise SettingError(variable, value, wanted)
+            found[name] = value
+    hosts = {name: values.get(variable) or None for name, variable in _HOSTS.items()}
+    if hosts["bigquery_host"] and not hosts["bigquery_storage_host"]:
+        raise SettingError(
+            _HOSTS["bigquery_storage_host"], None, "It is the host:port of the local storage gRPC service."
+        )
+    pipelines = values.get("NIGHTSCORE_PIPELINES_DIR")
+    folder = Path(pipelines) if pipelines else (root or Path()) / "dags" / "pipelines"
+    return Settings(**found, **hosts, pipelines_dir=folder)
+
+
+def read_pipelines_dir(environment: Mapping[str, str], default: Path) -> Path:
+    """Return the folder of specs without needing any other setting."""
+    return Path(environment.get("NIGHTSCORE_PIPELINES_DIR") or default)
+
+
+def project_root(start: Path | None = None) -> Path:
+    """Return the nearest folder at or above `start` that holds `dags/` or `.nightscore/`, else `start` itself."""
+    start = (start or Path.cwd()).resolve()
+    configured = os.environ.get("NIGHTSCORE_HOME")
+    if configured:
+        return Path(configured)
+    return next((f for f in (start, *start.parents) if (f / "dags").is_dir() or (f / LOCAL_DIR).is_dir()), start)
+
+
+@functools.cache
+def settings() -> Settings:
+    """Return this process's settings, read once."""
+    return read_settings(os.environ, project_root())
+
+
+def _local_environment(root: Path) -> dict[str, str]:
+    path = root / LOCAL_DIR / LOCAL_ENV
+    if not path.is_file():
+        return {}
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
