@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from nightscore.settings import Settings, settings
 
 if TYPE_CHECKING:
-    from google.cloud import bigquery, storage
+    from google.cloud import bigquery
     from google.cloud.bigquery_storage_v1 import BigQueryReadClient
+    from google.cloud.storage import Client as StorageClient
 
 
 def build_bigquery(config: Settings) -> "bigquery.Client":
@@ -36,11 +37,11 @@ def build_bigquery_storage(config: Settings) -> "BigQueryReadClient":
     return BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
 
 
-def build_storage(config: Settings) -> "storage.Client":
+def build_storage(config: Settings) -> "StorageClient":
     """Return a Cloud Storage client."""
-    from google.cloud import storage
+    from google.cloud.storage import Client
 
-    return storage.Client(project=config.project, **_connection(config.storage_host))
+    return Client(project=config.project, **_connection(config.storage_host))
 
 
 def _connection(host: str | None) -> dict[str, Any]:
@@ -65,6 +66,6 @@ def bigquery_storage_client() -> "BigQueryReadClient":
 
 
 @functools.cache
-def storage_client() -> "storage.Client":
+def storage_client() -> "StorageClient":
     """Return this process's Cloud Storage client."""
     return build_storage(settings())

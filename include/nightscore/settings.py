@@ -1,8 +1,8 @@
 """The only reader of the environment: where the warehouse, the bucket and the specs are.
 
 Every variable is prefixed `NIGHTSCORE_`, except the three that point Google's own clients at a local server. Inside a
-checkout in which `nightscore local up` has started servers, the file `.nightscore/env` supplies what the environment does
-not say, so that a newcomer configures nothing; a variable that is set always wins.
+checkout in which `nightscore local up` has started servers, the file `.nightscore/env` supplies what the environment
+does not say, so that a newcomer configures nothing; a variable that is set always wins.
 """
 
 import functools
@@ -91,8 +91,8 @@ def read_settings(environment: Mapping[str, str], root: Path | None = None) -> S
             if not re.fullmatch(pattern, value):
                 raise SettingError(variable, value, wanted)
             found[name] = value
-    hosts = {name: values.get(variable) or None for name, variable in _HOSTS.items()}
-    if hosts["bigquery_host"] and not hosts["bigquery_storage_host"]:
+    hosts = {name: values[variable] for name, variable in _HOSTS.items() if values.get(variable)}
+    if "bigquery_host" in hosts and "bigquery_storage_host" not in hosts:
         raise SettingError(
             _HOSTS["bigquery_storage_host"], None, "It is the host:port of the local storage gRPC service."
         )

@@ -1,0 +1,68 @@
+"""The prediction gate: may these staged predictions be published?"""
+
+from nightscore.errors import ConfigurationError, listed
+from nightscore.gates.expectations import check_table, unique_keys
+from nightscore.gates.gate import gate_record
+from nightscore.objects import Json
+from nightscore.predictions import stage
+from nightscore.run import Run
+from nightscore.scoring.score import combine
+from nightscore.spec import Expectation
+
+
+class ShardsMissingError(ConfigurationError):
+    """Not every shard has a receipt."""
+
+
+def prediction_gate(run: Run) -> Json:
+    """Stage what the shards scored and check it; return the gate's record.
+
+    Always checked: every accepted row was scored, once; keys are never repeated; scores are there and probabilities lie
+    within 0 and 1. Then come the spec's own expectations.
+
+    Raises:
+        ShardsMissingError: a shard has no receipt.
+    """
+    frozen = run.records.read("freeze")
+    receipts = list(run.records.receipts())
+    missing = sorted(set(range(run.plan.shards)) - {int(receipt["shard"]) for receipt in receipts})
+    if missing or frozen is None:
+        raise ShardsMissingError(
+            f"{run.spec.name}: the run {run.plan.run_id} has no receipt for the shards {listed(missing)}; "
+            "score them first."
+        )
+    task = run.registry.load_manifest(run.plan.model.name, run.plan.model.version, run.plan.model.digest).manifest.task
+    scored = sum(int(receipt["rows"]) for receipt in receipts)
+    staged = stage(run, task)
+    verdicts = check_table(
+        run.warehouse,
+        run.staging_table,
+        run.spec.name,
+        "checks.predictions",
+        built_in=_built_in(run, task),
+        asked=run.spec.checks.predictions,
+    )
+    accepted = int(frozen["accepted"])
+    faults = []
+    if not accepted == scored == staged:
+        faults.append(f"{accepted:,} rows were accepted, {scored:,} were scored and {staged:,} are staged")
+    return gate_record(
+        staged,
+        verdicts,
+        faults,
+        task=task,
+        scored=scored,
+        accepted=accepted,
+        figures=combine([receipt["figures"] for receipt in receipts if receipt["rows"]]),
+        scoring_seconds=round(sum(float(receipt["seconds"]) for receipt in receipts), 3),
+        shards=len(receipts),
+    )
+
+
+def _built_in(run: Run, task: str) -> list[Expectation]:
+    value = "score" if task == "binary" else "prediction"
+    found = [unique_keys(run.spec), Expectation(expect="expect_column_values_to_not_be_null", column=value)]
+    if task == "binary":
+        between = {"column": value, "min_value": 0, "max_value": 1}
+        found.append(Expectation(expect="expect_column_values_to_be_between", **between))
+    return found

@@ -1,0 +1,125 @@
+"""The pipeline: the order of the stages is read here, and nowhere else.
+
+Every stage takes the run and returns its record. This module writes the record, once; a stage that has one is not run
+again, which is how a killed run resumes.
+"""
+
+import datetime as dt
+import time
+from collections.abc import Callable
+
+from nightscore.gates.feature_gate import feature_gate
+from nightscore.gates.gate import GateStoppedError
+from nightscore.gates.prediction_gate import prediction_gate
+from nightscore.ledger import record
+from nightscore.objects import Json
+from nightscore.plan import Plan, plan
+from nightscore.predictions import publish
+from nightscore.progress import LoggedProgress, Progress
+from nightscore.run import Run, Services
+from nightscore.scoring.shard import score_shard
+from nightscore.snapshot import freeze
+from nightscore.spec import ModelReference, Spec
+
+
+def score(run: Run) -> Json:
+    """Score every shard in this process; return the sum of the receipts."""
+    receipts = [score_shard(run, shard) for shard in range(run.plan.shards)]
+    return {
+        "rows": sum(int(receipt["rows"]) for receipt in receipts),
+        "shards": len(receipts),
+        "reused_shards": sum(1 for receipt in receipts if receipt.get("reused")),
+    }
+
+
+STAGES: tuple[Callable[[Run], Json], ...] = (freeze, feature_gate, score, prediction_gate, publish)
+
+
+def run_stage(run: Run, stage: Callable[[Run], Json]) -> Json:
+    """Run one stage unless its record is there; write the record and return it.
+
+    Raises:
+        GateStoppedError: the stage is a gate and refused, now or when it ran before.
+    """
+    name = stage.__name__
+    found = run.records.read(name)
+    if found is None:
+        run.progress.stage_began(name)
+        started, clock = dt.datetime.now(dt.UTC), time.monotonic()
+        content = stage(run)
+        timing = {"started_at": started.isoformat(), "seconds": round(time.monotonic() - clock, 3)}
+        found = run.records.write_once(name, {**content, **timing})
+    else:
+        found = {**found, "reused": True}
+    run.progress.stage_ended(name, found)
+    if found.get("verdict") == "stop":
+        raise GateStoppedError(run.spec.name, name, found, run.records.uri)
+    return found
+
+
+def finish(run: Run) -> Json:
+    """Write the run's summary; a run that a retry can still complete stays open and only says where it stands."""
+    run.progress.stage_began("record")
+    found = run.records.read("run")
+    if found is None:
+        found = record(run)
+        if found["status"] != "failed":
+            found = run.records.write_once("run", found)
+    run.progress.stage_ended("record", found)
+    return found
+
+
+def run_pipeline(
+    spec: Spec,
+    partition: dt.date,
+    services: Services,
+    *,
+    model: ModelReference | None = None,
+    dry_run: bool = False,
+    reason: str | None = None,
+    progress: Progress | None = None,
+) -> Json:
+    """Plan and run one partition from end to end in this process; return the run's summary.
+
+    Raises:
+        GateRefusedError: a gate stopped the run; its summary is written.
+        NightscoreError: anything else that went wrong; the same call resumes the run.
+    """
+    watching = progress or LoggedProgress()
+    run = start(spec, partition, services, model=model, dry_run=dry_run, reason=reason, progress=watching)
+    try:
+        for stage in STAGES:
+            run_stage(run, stage)
+    except GateStoppedError:
+        finish(run)
+        raise
+    return finish(run)
+
+
+def start(
+    spec: Spec,
+    partition: dt.date,
+    services: Services,
+    *,
+    model: ModelReference | None = None,
+    dry_run: bool = False,
+    reason: str | None = None,
+    progress: Progress,
+) -> Run:
+    """Plan a run, or take up the unfinished one; return its context."""
+    progress.stage_began("plan")
+    decided, resumed = plan(
+        spec, partition, services.warehouse, services.registry, model=model, dry_run=dry_run, reason=reason
+    )
+    progress.stage_ended("plan", _planned(decided, resumed=resumed))
+    return Run(decided, services, progress)
+
+
+def _planned(decided: Plan, *, resumed: bool) -> Json:
+    return {
+        "run_id": decided.run_id,
+        "rows": decided.rows,
+        "shards": decided.shards,
+        "model": decided.model.label,
+        "reused": resumed,
+    }

@@ -1,0 +1,163 @@
+"""The predictions table: its columns, staging what was scored, and replacing one partition in one statement."""
+
+from typing import TYPE_CHECKING
+
+from nightscore.errors import ConfigurationError, TransientError, listed
+from nightscore.objects import Json
+from nightscore.warehouse import Column, Warehouse, translated
+
+if TYPE_CHECKING:
+    from nightscore.plan import Plan
+    from nightscore.run import Run
+
+MOST_CLUSTERING = 4  # BigQuery's limit
+
+
+class PredictionsTableError(ConfigurationError):
+    """The predictions table exists and cannot hold these predictions."""
+
+
+class PublicationError(TransientError):
+    """After publishing, the partition does not hold what was staged."""
+
+
+def prediction_columns(plan: "Plan", task: str) -> tuple[Column, ...]:
+    """Return the columns of the predictions table for a model's task."""
+    model = plan.model.name
+    keys = [Column(name, kind, "REQUIRED", "Key of the scored row.") for name, kind in plan.key_types.items()]
+    partition = Column(plan.spec.features.partition, "DATE", "REQUIRED", "Scoring date: the partition.")
+    if task == "binary":
+        values = [Column("score", "FLOAT64", "REQUIRED", f"Probability of the positive class by {model}.")]
+    elif task == "regression":
+        values = [Column("prediction", "FLOAT64", "REQUIRED", f"Value predicted by {model}.")]
+    else:
+        pair = (
+            Column("label", "STRING", "NULLABLE", "A class."),
+            Column("probability", "FLOAT64", "NULLABLE", "Its probability."),
+        )
+        values = [
+            Column("prediction", "STRING", "REQUIRED", f"Most probable class by {model}."),
+            Column("probabilities", "STRUCT", "REPEATED", "Every class and its probability.", pair),
+        ]
+    return (
+        *keys,
+        partition,
+        *values,
+        Column("model_version", "STRING", "REQUIRED", "Model and version that predicted: name/version."),
+        Column("run_id", "STRING", "REQUIRED", "Run that published the row."),
+        Column("scored_at", "TIMESTAMP", "REQUIRED", "When the run was planned."),
+    )
+
+
+def stage(run: "Run", task: str) -> int:
+    """Load the parts that the receipts name into the run's staging table; return the number of rows."""
+    columns = [
+        Column(c.name, c.type, "NULLABLE" if c.mode == "REQUIRED" else c.mode, c.description, c.fields)
+        for c in prediction_columns(run.plan, task)
+    ]
+    parts = [str(receipt["part"]) for receipt in run.records.receipts() if receipt["part"]]
+    return run.warehouse.load(
+        parts,
+        run.staging_table,
+        columns,
+        doing=f"staging the predictions of {run.spec.name}",
+        job_key=run.plan.job_key("stage"),
+        expires=run.plan.expires,
+        labels=run.plan.labels,
+    )
+
+
+def publish(run: "Run") -> Json:
+    """Replace the partition of the predictions table by the staged rows, in one MERGE; return its record.
+
+    Readers see the earlier partition or this one, never a mixture and never a hole.
+
+    Raises:
+        PredictionsTableError: the table exists with other columns.
+        PublicationError: afterwards the partition does not hold the staged rows.
+    """
+    plan, warehouse, table = run.plan, run.warehouse, run.spec.predictions.table
+    staged = run.records.read("prediction_gate")
+    if staged is None:
+        raise ConfigurationError(f"{run.spec.name}: the predictions of {plan.run_id} did not pass their gate yet.")
+    if plan.dry_run:
+        return {"published": False, "reason": "dry run", "table": table, "rows": int(staged["rows"])}
+    columns = prediction_columns(plan, str(staged["task"]))
+    ensure_table(run, columns)
+    names = ", ".join(f"`{column.name}`" for column in columns)
+    partition = plan.spec.features.partition
+    result = warehouse.query(
+        f"MERGE {warehouse.quoted(table)} AS published\n"
+        f"USING (SELECT {names} FROM {warehouse.quoted(run.staging_table)}) AS staged\n"
+        "ON FALSE\n"
+        f"WHEN NOT MATCHED BY SOURCE AND published.`{partition}` = @partition THEN DELETE\n"
+        f"WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({names})",
+        {"partition": plan.partition},
+        doing=f"publishing {plan.partition} of {table}",
+        job_key=plan.job_key("publish"),
+        labels=plan.labels,
+    )
+    [found] = warehouse.query(
+        f"SELECT COUNT(*) AS n, COUNTIF(run_id = @run_id) AS ours FROM {warehouse.quoted(table)} "
+        f"WHERE `{partition}` = @partition",
+        {"partition": plan.partition, "run_id": plan.run_id},
+        doing=f"counting what was published in {table}",
+        labels=plan.labels,
+    ).rows
+    if not int(found["n"]) == int(found["ours"]) == int(staged["rows"]):
+        raise PublicationError(
+            f"{run.spec.name}: {table} holds {found['n']:,} rows for {plan.partition}, {found['ours']:,} of them from "
+            f"this run, and {staged['rows']:,} were staged. Another run may have published at the same time; see "
+            f"`nightscore runs list {run.spec.name}` and run the partition again."
+        )
+    return {
+        "published": True,
+        "table": warehouse.full_name(table),
+        "rows": int(found["n"]),
+        "replaced_rows": max(0, int(result.affected_rows or 0) - int(found["n"])),
+        "job_id": result.job_id,
+    }
+
+
+def ensure_table(run: "Run", columns: tuple[Column, ...]) -> None:
+    """Create the predictions table where there is none; it is partitioned by day and clustered by the keys.
+
+    Raises:
+        PredictionsTableError: it exists with other columns or is not partitioned by the same column.
+    """
+    from google.cloud import bigquery
+
+    warehouse, table, partition = run.warehouse, run.spec.predictions.table, run.spec.features.partition
+    found = warehouse.find_table(table)
+    if found is None:
+        full = warehouse.full_name(table)
+        warehouse.create_dataset(full.rsplit(".", 1)[0], "Predictions published by nightscore.")
+        wanted = bigquery.Table(full, schema=[column.to_api() for column in columns])
+        wanted.time_partitioning = bigquery.TimePartitioning(bigquery.TimePartitioningType.DAY, field=partition)
+        wanted.clustering_fields = list(run.spec.features.keys)[:MOST_CLUSTERING]
+        wanted.description = run.spec.description.strip().split("\n\n")[0][:1000] or f"Predictions of {run.spec.name}."
+        with translated(f"creating {table}"):
+            warehouse.client.create_table(wanted, exists_ok=True)
+        return
+    faults = table_faults(warehouse, table, columns)
+    if found.time_partitioning is None or found.time_partitioning.field != partition:
+        faults.append(f"it is not partitioned by day on {partition}")
+    if faults:
+        raise PredictionsTableError(
+            f"{run.spec.name}: predictions.table: {table} exists and cannot hold these predictions: {listed(faults)}. "
+            "Name another table, or change this one."
+        )
+
+
+def table_faults(warehouse: Warehouse, table: str, columns: tuple[Column, ...]) -> list[str]:
+    """Return what keeps an existing table from taking these columns; further columns must be NULLABLE."""
+    there = {column.name.lower(): column for column in warehouse.columns(table)}
+    faults: list[str] = []
+    for column in columns:
+        found = there.pop(column.name.lower(), None)
+        if found is None:
+            faults.append(f"the column {column.name} ({column.type}) is missing")
+        elif (found.type, found.mode == "REPEATED") != (column.type, column.mode == "REPEATED"):
+            faults.append(f"the column {column.name} is {found.type} and not {column.type}")
+    faults.extend(f"the column {c.name} is REQUIRED and has no value" for c in there.values() if c.mode == "REQUIRED")
+    return faults

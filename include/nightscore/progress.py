@@ -1,0 +1,37 @@
+"""Telling whoever watches what a run is doing: a terminal, a log, nobody."""
+
+import logging
+from typing import Protocol
+
+from nightscore.objects import Json
+
+log = logging.getLogger("nightscore")
+
+
+class Progress(Protocol):
+    """What the pipeline reports while it works."""
+
+    def stage_began(self, stage: str) -> None:
+        """Report that a stage began."""
+
+    def stage_ended(self, stage: str, record: Json) -> None:
+        """Report a stage's record."""
+
+    def shard_advanced(self, shard: int, rows: int, total: int) -> None:
+        """Report that `rows` of a shard's `total` rows are scored."""
+
+
+class LoggedProgress:
+    """Progress as log lines: what a task's log shows in Airflow."""
+
+    def stage_began(self, stage: str) -> None:
+        """Log the beginning of a stage."""
+        log.info("%s: began", stage)
+
+    def stage_ended(self, stage: str, record: Json) -> None:
+        """Log the figures of a stage's record."""
+        figures = {key: value for key, value in record.items() if isinstance(value, (int, float, str, bool))}
+        log.info("%s: %s", stage, ", ".join(f"{key}={value}" for key, value in figures.items()))
+
+    def shard_advanced(self, shard: int, rows: int, total: int) -> None:
+        """Log nothing: a task's log needs no moving bar."""

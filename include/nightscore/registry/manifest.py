@@ -1,0 +1,108 @@
+"""What a version says about itself: format, digests, signature, libraries, metrics, who and when.
+
+The SHA-256 of the manifest's bytes is the version's identity: the manifest names the digest of every file, so whoever
+pins the one has pinned the other.
+"""
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nightscore.objects import to_json
+
+MANIFEST_FILE = "manifest.json"
+
+Task = Literal["binary", "multiclass", "regression"]
+InputType = Literal["int64", "double", "float", "bool", "string", "category<string>", "category<int64>"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Input(_Part):
+    """One column that the model reads.
+
+    Attributes:
+        name: the column's name as the estimator was fitted with it.
+        type: Arrow type, or a pandas category of one.
+        nullable: whether the model predicts a row in which it is NULL (tried at registration).
+    """
+
+    name: str
+    type: InputType
+    nullable: bool
+
+
+class File(_Part):
+    """One file of a version: SHA-256 in hex, and size in bytes."""
+
+    sha256: str
+    size: Annotated[int, Field(ge=0)]
+
+
+class Manifest(_Part):
+    """One version of a model.
+
+    Attributes:
+        name, version: what it is called.
+        format: the module of `registry.formats` that reads it.
+        estimator: the class, for people.
+        task: what its predictions are.
+        classes: a classifier's labels in the order of its probabilities, as text.
+        named_inputs: whether the estimator was fitted with column names, and is called with them.
+        inputs: its columns, in its order.
+        files: name → digest and size of every file.
+        types: the classes that constructing it creates, beyond those its format trusts anyway.
+        libraries: versions of what it was registered with.
+        metrics: figures of its owner's choice.
+        sample_rows: how many rows it was tried on.
+        created_at: UTC, ISO 8601.
+        created_by: who registered it.
+        description: for people.
+    """
+
+    name: str
+    version: Annotated[int, Field(ge=1)]
+    format: Literal["sklearn-skops"]
+    estimator: str
+    task: Task
+    classes: tuple[str, ...] = ()
+    named_inputs: bool
+    inputs: Annotated[tuple[Input, ...], Field(min_length=1)]
+    files: dict[str, File]
+    types: tuple[str, ...] = ()
+    libraries: dict[str, str]
+    metrics: dict[str, float] = {}
+    sample_rows: int
+    created_at: str
+    created_by: str
+    description: str = ""
+
+    @property
+    def positive_class(self) -> str | None:
+        """The label whose probability is a binary classifier's score."""
+        return self.classes[1] if self.task == "binary" else None
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical bytes."""
+        return to_json(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Manifest":
+        """Parse a manifest.
+
+        Raises:
+            pydantic.ValidationError: it is not one.
+        """
+        return cls.model_validate_json(data)
+
+
+def digest(data: bytes) -> str:
+    """Return SHA-256 in hex.
+
+    >>> digest(b"")[:12]
+    'e3b0c44298fc'
+    """
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,160 @@
+"""Signatures: which columns a model reads, told from a sample, and turning Arrow batches into what it was fitted on."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nightscore.errors import ConfigurationError, listed, near_miss, shorten
+from nightscore.registry.manifest import Input, InputType
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Which GoogleSQL types may feed an input of which type. Nothing here loses a value: NUMERIC becomes a double as pandas
+# and scikit-learn would make it.
+FEEDS: Mapping[str, tuple[str, ...]] = {
+    "int64": ("INT64",),
+    "double": ("FLOAT64", "INT64", "NUMERIC", "BIGNUMERIC"),
+    "float": ("FLOAT64", "INT64", "NUMERIC", "BIGNUMERIC"),
+    "bool": ("BOOL",),
+    "string": ("STRING",),
+    "category<string>": ("STRING",),
+    "category<int64>": ("INT64",),
+}
+
+
+class SampleError(ConfigurationError):
+    """The sample cannot be read, or does not fit the estimator."""
+
+
+class SignatureError(ConfigurationError):
+    """The columns at hand are not those that the model reads; holds a sentence for each."""
+
+    def __init__(self, model: str, source: str, faults: Sequence[str]) -> None:
+        shown = "\n".join(f"  - {fault}" for fault in faults[:12])
+        more = f"\n  … and {len(faults) - 12} more" if len(faults) > 12 else ""
+        super().__init__(f"The model {model} cannot read the columns of {source}:\n{shown}{more}")
+        self.faults = tuple(faults)
+
+
+def read_sample(path: Path) -> "pa.Table":
+    """Read a Parquet or CSV file of input rows.
+
+    Raises:
+        SampleError: it is neither, or holds no row.
+    """
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    if not path.is_file():
+        raise SampleError(f"There is no sample file {path}.")
+    try:
+        table = csv.read_csv(path) if path.suffix.lower() == ".csv" else parquet.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SampleError(f"The sample {path} is not a readable Parquet or CSV file: {shorten(error)}") from error
+    if table.num_rows == 0:
+        raise SampleError(f"The sample {path} holds no row.")
+    return table
+
+
+def select_inputs(sample: "pa.Table", names: Sequence[str] | None, count: int | None) -> "pa.Table":
+    """Return the sample's columns that the estimator reads, in its order.
+
+    Args:
+        sample: the rows.
+        names: the estimator's `feature_names_in_`, when it was fitted with names.
+        count: its `n_features_in_` otherwise.
+
+    Raises:
+        SampleError: a column is missing, or their number differs.
+    """
+    if names is not None:
+        missing = [name for name in names if name not in sample.column_names]
+        if missing:
+            near = near_miss(missing[0], sample.column_names)
+            raise SampleError(f"The sample lacks columns that the estimator was fitted on: {listed(missing)}. {near}")
+        return sample.select(list(names))
+    if count is not None and count != sample.num_columns:
+        raise SampleError(
+            f"The estimator was fitted on {count} unnamed columns and the sample has {sample.num_columns}: "
+            f"{listed(sample.column_names, most=12)}. Fit it on a DataFrame, or give a sample of just its columns."
+        )
+    return sample
+
+
+def input_type(name: str, arrow_type: "pa.DataType") -> InputType:
+    """Return the signature's type for an Arrow type.
+
+    Raises:
+        SampleError: no model input can have it.
+    """
+    from pyarrow import types
+
+    if types.is_dictionary(arrow_type):
+        if types.is_integer(arrow_type.value_type):
+            return "category<int64>"
+        if types.is_string(arrow_type.value_type) or types.is_large_string(arrow_type.value_type):
+            return "category<string>"
+    kinds: tuple[tuple[Any, InputType], ...] = (
+        (types.is_integer, "int64"),
+        (types.is_float32, "float"),
+        (types.is_floating, "double"),
+        (types.is_decimal, "double"),
+        (types.is_boolean, "bool"),
+        (types.is_string, "string"),
+        (types.is_large_string, "string"),
+    )
+    for matches, kind in kinds:
+        if matches(arrow_type):
+            return kind
+    raise SampleError(
+        f"The sample's column {name!r} has the type {arrow_type}; a model's input is a number, a boolean, text or a "
+        "category. Derive such a column from it in the feature table."
+    )
+
+
+def decode(batch: "pa.RecordBatch | pa.Table", inputs: Sequence[Input], *, named: bool) -> Any:
+    """Return a batch as the estimator takes it: a DataFrame with its names, or a float64 matrix (rows, inputs).
+
+    The batch holds the columns of `inputs` in any order and case. An integer column without NULLs stays int64, with
+    NULLs it is float64 with NaN, exactly as pandas reads Parquet.
+    """
+    import pyarrow as pa
+
+    by_name = {name.lower(): index for index, name in enumerate(batch.schema.names)}
+    columns = [batch.column(by_name[item.name.lower()]).cast(_arrow_type(item.type)) for item in inputs]
+    table = pa.table(columns, names=[item.name for item in inputs])
+    frame = table.to_pandas(split_blocks=True)
+    for item in inputs:
+        if item.type.startswith("category"):
+            frame[item.name] = frame[item.name].astype("category")
+    return frame if named else frame.to_numpy(dtype="float64")
+
+
+def faults(inputs: Sequence[Input], columns: Mapping[str, str]) -> list[str]:
+    """Return a sentence for every input that the columns (name → GoogleSQL type) cannot feed."""
+    by_name = {name.lower(): (name, kind) for name, kind in columns.items()}
+    found: list[str] = []
+    for item in inputs:
+        if item.name.lower() not in by_name:
+            found.append(f"{item.name}: missing. {near_miss(item.name, list(columns))}")
+            continue
+        name, kind = by_name[item.name.lower()]
+        if kind not in FEEDS[item.type]:
+            allowed = " or ".join(FEEDS[item.type])
+            found.append(f"{name}: is {kind}, and the model was fitted on {item.type}, which {allowed} can feed.")
+    return found
+
+
+def _arrow_type(kind: InputType) -> "pa.DataType":
+    import pyarrow as pa
+
+    return {
+        "int64": pa.int64(),
+        "double": pa.float64(),
+        "float": pa.float32(),
+        "bool": pa.bool_(),
+        "string": pa.string(),
+        "category<string>": pa.string(),
+        "category<int64>": pa.int64(),
+    }[kind]

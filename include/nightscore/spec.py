@@ -1,0 +1,291 @@
+"""What a pipeline is: one frozen object, parsed from `dags/pipelines/<name>/pipeline.yaml`.
+
+The classes here say what a spec may hold; `nightscore.specs` reads files into them. Airflow parses specs over and over,
+so this module imports nothing heavier than pydantic.
+"""
+
+import datetime as dt
+import functools
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, field_validator, model_validator
+
+IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]{0,299}"
+PIPELINE_NAME = r"[a-z][a-z0-9_]{0,62}"
+TABLE = rf"(?:[a-z][a-z0-9:.-]{{1,99}}\.)?{IDENTIFIER}\.[A-Za-z0-9_]{{1,1024}}"
+MODEL_NAME = r"[a-z][a-z0-9_-]{0,99}"
+
+# Columns that nightscore adds to the frozen table, and to the predictions.
+INTERNAL_COLUMNS = ("_key_hash", "_shard", "_rejected_by")
+OUTPUT_COLUMNS = ("score", "prediction", "probabilities", "model_version", "run_id", "scored_at")
+
+_BYTE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15}
+
+
+def parse_bytes(value: object) -> object:
+    """Return a number of bytes from `200GB`; anything else is passed on for pydantic to judge.
+
+    >>> parse_bytes("1.5 GB")
+    1500000000
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGTP]?B?)\s*", value.upper())
+    if match is None or match[2] not in _BYTE_UNITS:
+        raise ValueError(f"{value!r} is not a size; write it like 200GB")
+    return int(float(match[1]) * _BYTE_UNITS[match[2]])
+
+
+def parse_share(value: object) -> object:
+    """Return a share between 0 and 1 from `1%` or `0.01`.
+
+    >>> parse_share("1%")
+    0.01
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)
+    if match is None:
+        raise ValueError(f"{value!r} is not a share; write it like 1% or 0.01")
+    return float(match[1]) / 100
+
+
+def parse_days(value: object) -> object:
+    """Return a time span from `30d`.
+
+    >>> parse_days("30d")
+    datetime.timedelta(days=30)
+    """
+    if isinstance(value, dt.timedelta):
+        return value
+    match = re.fullmatch(r"\s*(\d{1,4})\s*d(?:ays?)?\s*", str(value))
+    if match is None:
+        raise ValueError(f"{value!r} is not a time span in days; write it like 30d")
+    return dt.timedelta(days=int(match[1]))
+
+
+Column = Annotated[str, Field(pattern=rf"^{IDENTIFIER}$", examples=["account_id"])]
+Table = Annotated[str, Field(pattern=rf"^{TABLE}$", examples=["features.card_accounts"])]
+Share = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=float | str), Field(ge=0, le=1)]
+Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
+Days = Annotated[
+    dt.timedelta,
+    BeforeValidator(parse_days, json_schema_input_type=str),
+    Field(gt=dt.timedelta(0), le=dt.timedelta(days=3650)),
+]
+
+
+class Part(BaseModel):
+    """Base of every part of a spec: frozen, strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Schedule(Part):
+    """When the pipeline runs."""
+
+    cron: Annotated[str, Field(examples=["0 2 * * *"])]
+    """A cron expression of five fields."""
+
+    timezone: str = "UTC"
+    """The IANA time zone that the cron expression is read in."""
+
+    offset: Annotated[int, Field(ge=-366, le=366)] = -1
+    """Which partition a run scores: -1 is the day before the night it runs in."""
+
+    @field_validator("cron")
+    @classmethod
+    def _cron(cls, value: str) -> str:
+        from croniter import croniter
+
+        if len(value.split()) != 5 or not croniter.is_valid(value):
+            raise ValueError(f"{value!r} is not a cron expression of five fields, like 0 2 * * *")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone(cls, value: str) -> str:
+        import zoneinfo
+
+        try:
+            zoneinfo.ZoneInfo(value)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{value!r} is not an IANA time zone, like Europe/Amsterdam") from error
+        return value
+
+
+class Features(Part):
+    """Where the rows to score come from."""
+
+    table: Table | None = None
+    """The feature table, `dataset.table` or `project.dataset.table`. Give this or `sql`."""
+
+    sql: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*\.sql$")] | None = None
+    """A file beside `pipeline.yaml` with one GoogleSQL SELECT; the query may use the parameter `@partition` (DATE)."""
+
+    partition: Column
+    """The column that says which day a row belongs to: DATE, DATETIME or TIMESTAMP."""
+
+    keys: Annotated[tuple[Column, ...], Field(min_length=1, max_length=8)]
+    """The columns that together name a row of a partition: INT64, STRING or DATE; never NULL, never twice."""
+
+    reject: dict[Column, Annotated[str, Field(min_length=1, max_length=10_000)]] = {}
+    """Row rules: a name and a GoogleSQL condition each. A row for which one is true is not scored but quarantined."""
+
+    query: Annotated[str | None, Field(json_schema_extra={"hidden": True})] = None
+    """The text of the file that `sql` names, read together with the spec."""
+
+    @field_validator("keys")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len({key.lower() for key in value}) < len(value):
+            raise ValueError("a key is named twice")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Features":
+        if (self.table is None) == (self.sql is None):
+            raise ValueError("give either `table` or `sql`")
+        names = [self.partition.lower(), *(key.lower() for key in self.keys)]
+        for name in names:
+            if name in INTERNAL_COLUMNS or name in OUTPUT_COLUMNS:
+                raise ValueError(f"the column {name!r} has a name that nightscore adds itself")
+        if names[0] in names[1:]:
+            raise ValueError("the partition column belongs to every key already; leave it out of `keys`")
+        return self
+
+
+class ModelReference(Part):
+    """Which model scores the rows."""
+
+    name: Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")]
+    """The model's name in the registry."""
+
+    alias: Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")] = "champion"
+    """The alias to resolve when a run is planned."""
+
+    version: Annotated[int, Field(ge=1)] | None = None
+    """A version number instead of an alias: the pipeline then stays on it."""
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version or self.alias}"
+
+
+class Expectation(Part):
+    """One Great Expectations expectation, by its own name and arguments."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    expect: Annotated[str, Field(pattern=r"^expect_[a-z0-9_]+$", examples=["expect_column_values_to_not_be_null"])]
+    """The expectation's name."""
+
+    severity: Literal["critical", "warning"] = "critical"
+    """A critical failure stops the run; a warning is recorded."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The expectation's own arguments."""
+        return dict(self.model_extra or {})
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the arguments name."""
+        single = [self.arguments.get(key) for key in ("column", "column_A", "column_B")]
+        several = [self.arguments.get(key) or [] for key in ("column_list", "column_set")]
+        named = [*single, *(item for items in several if isinstance(items, list) for item in items)]
+        return tuple(item for item in named if isinstance(item, str))
+
+
+class Checks(Part):
+    """What must hold before scoring and before publishing."""
+
+    features: tuple[Expectation, ...] = ()
+    """Checked on the frozen rows that are to be scored."""
+
+    predictions: tuple[Expectation, ...] = ()
+    """Checked on the staged predictions."""
+
+    max_rejected: Share = 0.0
+    """The largest share of rows that row rules may reject; above it nothing is published."""
+
+
+class Predictions(Part):
+    """Where the predictions go."""
+
+    table: Table
+    """The predictions table; created from the spec when it does not exist."""
+
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """For a binary classifier: the score from which a row counts as flagged in the run's summary."""
+
+
+class Limits(Part):
+    """What a run may cost."""
+
+    max_bytes_billed: Bytes | None = None
+    """The most bytes that one query of the run may bill, like 200GB."""
+
+    shards: Annotated[int, Field(ge=1, le=64)] | None = None
+    """How many shards score in parallel; by default one for every 2 million rows, at most 64."""
+
+    parallel_shards: Annotated[int, Field(ge=1, le=64)] = 16
+    """How many of them one run may have in progress at once in Airflow."""
+
+
+class Spec(Part):
+    """One scoring pipeline."""
+
+    name: Annotated[str, Field(pattern=rf"^{PIPELINE_NAME}$", json_schema_extra={"hidden": True})]
+    """The pipeline's name: the folder's."""
+
+    description: Annotated[str, Field(max_length=20_000)] = ""
+    """What the predictions are and what to do when a night fails; the first lines of the DAG's page."""
+
+    owner: Annotated[str, Field(min_length=1, max_length=250, examples=["risk-ml"])] = "nightscore"
+    """The team that answers for it."""
+
+    schedule: Annotated[
+        Schedule | None,
+        BeforeValidator(
+            lambda v: {"cron": v} if isinstance(v, str) else v, json_schema_input_type=str | Schedule | None
+        ),
+    ] = None
+    """A cron expression, or a mapping with `cron`, `timezone` and `offset`. Without it, only triggers start a run."""
+
+    features: Features
+    model: ModelReference
+    checks: Checks = Checks()
+    predictions: Predictions
+    limits: Limits = Limits()
+
+    keep: Days = dt.timedelta(days=30)
+    """How long the frozen rows and the staged predictions of a run are kept, like 30d."""
+
+    @model_validator(mode="after")
+    def _not_onto_itself(self) -> "Spec":
+        if self.features.table and self.features.table.lower() == self.predictions.table.lower():
+            raise ValueError("`predictions.table` is the feature table itself")
+        return self
+
+    @field_serializer("keep")
+    def _keep(self, value: dt.timedelta) -> str:
+        return f"{value.days}d"
+
+    @property
+    def dag_id(self) -> str:
+        """The DAG's name in Airflow."""
+        return f"score_{self.name}"
+
+    @property
+    def source(self) -> str:
+        """The feature table or the SQL file, as people name it."""
+        return str(self.features.table or self.features.sql)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything the spec says that can change a prediction or a verdict."""
+        content = self.model_dump(mode="json", exclude={"description", "owner", "schedule"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

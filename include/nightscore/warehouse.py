@@ -1,0 +1,383 @@
+"""BigQuery as nightscore uses it: jobs that can be submitted twice and run once, and errors told apart.
+
+A job's id is derived from the run and the step. A process that crashed after submitting finds the job instead of
+running it twice; a job that failed for a passing reason is followed by the next attempt's id.
+"""
+
+import datetime as dt
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nightscore.errors import ConfigurationError, TransientError, near_miss, shorten
+from nightscore.settings import Settings
+
+if TYPE_CHECKING:
+    from google.cloud import bigquery
+    from google.cloud.bigquery_storage_v1 import BigQueryReadClient
+
+MOST_ATTEMPTS = 10
+
+# https://cloud.google.com/bigquery/docs/error-messages: the reasons for which BigQuery itself advises a retry.
+_PASSING_REASONS = {
+    "backendError",
+    "internalError",
+    "jobBackendError",
+    "jobInternalError",
+    "jobRateLimitExceeded",
+    "rateLimitExceeded",
+    "stopped",
+    "tableUnavailable",
+    "timeout",
+}
+
+
+class WarehouseError(TransientError):
+    """BigQuery failed or could not be reached."""
+
+    def __init__(self, doing: str, cause: object) -> None:
+        super().__init__(f"BigQuery failed while {doing}: {shorten(cause, 600)}")
+
+
+class StatementError(ConfigurationError):
+    """BigQuery refused a statement that a retry would only repeat."""
+
+    def __init__(self, doing: str, cause: object) -> None:
+        super().__init__(f"BigQuery refused to go on while {doing}: {shorten(cause, 600)}")
+
+
+class TableNotFoundError(ConfigurationError):
+    """A table that should be there is not."""
+
+    def __init__(self, table: str, near: Sequence[str]) -> None:
+        known = [name.rsplit(".", 1)[-1] for name in near]
+        super().__init__(f"There is no table {table} in BigQuery. {near_miss(table.rsplit('.', 1)[-1], known)}")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table or query: name, GoogleSQL type, mode NULLABLE / REQUIRED / REPEATED."""
+
+    name: str
+    type: str
+    mode: str = "NULLABLE"
+    description: str = ""
+    fields: tuple["Column", ...] = ()
+
+    def to_api(self) -> "bigquery.SchemaField":
+        """Return the client's own form of the column."""
+        from google.cloud import bigquery
+
+        return bigquery.SchemaField(
+            self.name,
+            self.type,
+            mode=self.mode,
+            description=self.description,
+            fields=[field.to_api() for field in self.fields],
+        )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a dry run says of a query: its columns, the bytes it would bill and the tables it reads."""
+
+    columns: tuple[Column, ...]
+    bytes: int
+    tables: tuple[str, ...]
+
+
+# The API's legacy names of types, in words that GoogleSQL takes.
+_GOOGLESQL = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
+
+
+class Warehouse:
+    """One project's BigQuery."""
+
+    def __init__(
+        self, config: Settings, client: "bigquery.Client", reader: "Callable[[], BigQueryReadClient] | None" = None
+    ) -> None:
+        self.config = config
+        self.client = client
+        self._reader = reader
+
+    @property
+    def reader(self) -> "BigQueryReadClient":
+        """The Storage Read API client."""
+        if self._reader is None:
+            raise ConfigurationError("This warehouse was opened without the Storage Read API.")
+        return self._reader()
+
+    def full_name(self, table: str) -> str:
+        """Return `project.dataset.table`."""
+        return table if table.count(".") > 1 else f"{self.config.project}.{table}"
+
+    def quoted(self, table: str) -> str:
+        """Return the table's full name as GoogleSQL takes it.
+
+        Raises:
+            ConfigurationError: the name holds what a table's name cannot, a backtick or a $partition for example.
+        """
+        name = self.full_name(table)
+        if not re.fullmatch(r"[A-Za-z0-9_.:-]+", name):
+            raise ConfigurationError(f"{shorten(table)!r} is not the name of a table.")
+        return f"`{name}`"
+
+    def staging_table(self, name: str) -> str:
+        """Return the full name of a run-scoped table."""
+        return f"{self.config.project}.{self.config.staging_dataset}.{name}"
+
+    def query(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        doing: str,
+        job_key: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        max_bytes_billed: int | None = None,
+    ) -> "QueryResult":
+        """Run a statement and wait for it.
+
+        Args:
+            sql: GoogleSQL with named parameters.
+            parameters: values of the parameters; their GoogleSQL types follow from their Python types.
+            doing: what this is for, as the words after "while" in an error.
+            job_key: makes the statement one and the same job however often it is submitted; None: always a new job.
+            labels: labels of the job.
+            max_bytes_billed: above this many bytes BigQuery refuses to run it.
+
+        Raises:
+            WarehouseError: BigQuery failed; a retry may help.
+            StatementError: BigQuery refused; a retry will not help.
+        """
+        from google.cloud import bigquery
+
+        config = bigquery.QueryJobConfig(
+            query_parameters=[_parameter(name, value) for name, value in (parameters or {}).items()],
+            labels=dict(labels or {}),
+            use_query_cache=job_key is None,
+        )
+        if max_bytes_billed is not None:  # the client would send None as the text "None"
+            config.maximum_bytes_billed = max_bytes_billed
+        started = time.monotonic()
+        job, rows = self._once(
+            doing, job_key, lambda job_id: self.client.query(sql, job_config=config, job_id=job_id, job_retry=None)
+        )
+        with translated(doing):
+            found = [dict(row.items()) for row in rows]
+        return QueryResult(
+            job_id=job.job_id,
+            rows=found,
+            bytes_processed=int(job.total_bytes_processed or 0),
+            affected_rows=job.num_dml_affected_rows,
+            seconds=time.monotonic() - started,
+        )
+
+    def load(
+        self,
+        uris: Sequence[str],
+        table: str,
+        columns: Sequence[Column],
+        *,
+        doing: str,
+        job_key: str,
+        expires: dt.datetime,
+        labels: Mapping[str, str] | None = None,
+    ) -> int:
+        """Load Parquet objects into a table, replacing what it held; return the number of rows loaded."""
+        from google.cloud import bigquery
+
+        schema = [column.to_api() for column in columns]
+        config = bigquery.LoadJobConfig(
+            source_format=bigquery.SourceFormat.PARQUET,
+            write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
+            schema=schema,
+            labels=dict(labels or {}),
+            parquet_options=_list_inference(),
+        )
+        reference = bigquery.Table(table, schema=schema)
+        reference.expires = expires
+        with translated(doing):
+            self.client.create_table(reference, exists_ok=True)
+        job, _ = self._once(
+            doing,
+            job_key,
+            lambda job_id: self.client.load_table_from_uri(list(uris), table, job_config=config, job_id=job_id),
+        )
+        return int(job.output_rows or 0)
+
+    def estimate(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, *, doing: str, max_bytes_billed: int | None = None
+    ) -> Estimate:
+        """Dry-run a query: nothing is read and nothing is billed."""
+        from google.cloud import bigquery
+
+        config = bigquery.QueryJobConfig(
+            query_parameters=[_parameter(name, value) for name, value in (parameters or {}).items()],
+            dry_run=True,
+            use_query_cache=False,
+        )
+        with translated(doing):
+            job = self.client.query(sql, job_config=config, job_retry=None)
+            estimate = Estimate(
+                columns=tuple(_column(field) for field in job.schema or ()),
+                bytes=int(job.total_bytes_processed or 0),
+                tables=tuple(f"{t.project}.{t.dataset_id}.{t.table_id}" for t in job.referenced_tables or ()),
+            )
+        if max_bytes_billed is not None and estimate.bytes > max_bytes_billed:
+            raise StatementError(
+                doing,
+                f"it would bill {estimate.bytes:,} bytes, and limits.max_bytes_billed is {max_bytes_billed:,}",
+            )
+        return estimate
+
+    def find_table(self, table: str) -> "bigquery.Table | None":
+        """Return a table's metadata, or None when there is no such table."""
+        from google.api_core.exceptions import NotFound
+
+        with translated(f"looking up {table}"):
+            try:
+                return self.client.get_table(self.full_name(table))
+            except NotFound:
+                return None
+
+    def require_table(self, table: str) -> "bigquery.Table":
+        """Return a table's metadata.
+
+        Raises:
+            TableNotFoundError: there is none; names the nearest.
+        """
+        found = self.find_table(table)
+        if found is None:
+            raise TableNotFoundError(self.full_name(table), self._neighbours(table))
+        return found
+
+    def columns(self, table: str) -> tuple[Column, ...]:
+        """Return a table's columns."""
+        return tuple(_column(field) for field in self.require_table(table).schema)
+
+    def create_dataset(self, name: str, description: str) -> None:
+        """Create a dataset where there is none."""
+        from google.cloud import bigquery
+
+        dataset = bigquery.Dataset(name if "." in name else f"{self.config.project}.{name}")
+        dataset.location = self.config.location
+        dataset.description = description
+        with translated(f"creating the dataset {name}"):
+            self.client.create_dataset(dataset, exists_ok=True)
+
+    def _neighbours(self, table: str) -> list[str]:
+        from google.api_core.exceptions import NotFound
+
+        dataset = self.full_name(table).rsplit(".", 1)[0]
+        with translated(f"listing {dataset}"):
+            try:
+                return [f"{dataset}.{item.table_id}" for item in self.client.list_tables(dataset, max_results=1000)]
+            except NotFound:
+                return []
+
+    def _once(self, doing: str, job_key: str | None, submit: Callable[[str | None], Any]) -> tuple[Any, Any]:
+        """Submit a job under the first id of its key that has not failed for a passing reason, and wait for it."""
+        from google.api_core.exceptions import Conflict
+
+        if job_key is None:
+            with translated(doing):
+                job = submit(None)
+                return job, job.result()
+        for attempt in range(MOST_ATTEMPTS):
+            job_id = f"{job_key}_{attempt}"
+            with translated(doing):
+                try:
+                    job = submit(job_id)
+                except Conflict:  # an earlier process, or a lost answer, submitted it already
+                    job = self.client.get_job(job_id)
+            try:
+                with translated(doing):
+                    return job, job.result()
+            except WarehouseError:
+                # The job itself failed and its id is spent; if only the waiting failed, the id is still good.
+                with translated(doing):
+                    job.reload()
+                if job.state != "DONE" or not job.error_result or attempt == MOST_ATTEMPTS - 1:
+                    raise
+        raise WarehouseError(doing, f"{MOST_ATTEMPTS} attempts failed")
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """What a statement gave: rows as dictionaries, bytes processed, rows changed, seconds waited."""
+
+    job_id: str
+    rows: list[dict[str, Any]]
+    bytes_processed: int
+    affected_rows: int | None
+    seconds: float
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn what Google's clients raise into `WarehouseError` or `StatementError`."""
+    import requests
+    from google.api_core import exceptions
+    from google.auth.exceptions import GoogleAuthError, TransportError
+
+    try:
+        yield
+    except exceptions.GoogleAPICallError as error:
+        passing = isinstance(error, (exceptions.ServerError, exceptions.TooManyRequests, exceptions.Unknown)) or (
+            isinstance(error, (exceptions.Forbidden, exceptions.BadRequest)) and _reasons(error) & _PASSING_REASONS
+        )
+        raise (WarehouseError if passing else StatementError)(doing, error.message or error) from error
+    except (exceptions.RetryError, requests.RequestException, TransportError, ConnectionError, TimeoutError) as error:
+        raise WarehouseError(doing, error) from error
+    except GoogleAuthError as error:
+        raise StatementError(doing, error) from error
+
+
+def _reasons(error: Any) -> set[str]:
+    return {str(item.get("reason")) for item in (error.errors or ()) if isinstance(item, Mapping)}
+
+
+def _list_inference() -> Any:
+    from google.cloud.bigquery.format_options import ParquetOptions
+
+    # Without it an ARRAY arrives as STRUCT<list ARRAY<STRUCT<element …>>>.
+    options = ParquetOptions()
+    options.enable_list_inference = True
+    return options
+
+
+def _column(field: "bigquery.SchemaField") -> Column:
+    return Column(
+        name=field.name,
+        type=_GOOGLESQL.get(field.field_type, field.field_type),
+        mode=field.mode,
+        description=field.description or "",
+        fields=tuple(_column(inner) for inner in field.fields),
+    )
+
+
+def _parameter(name: str, value: Any) -> Any:
+    from google.cloud import bigquery
+
+    if isinstance(value, (list, tuple)):
+        kind = _type_of(value[0]) if value else "STRING"
+        return bigquery.ArrayQueryParameter(name, kind, list(value))
+    return bigquery.ScalarQueryParameter(name, _type_of(value), value)
+
+
+def _type_of(value: Any) -> str:
+    # bool is an int and datetime is a date, so they come first.
+    for kind, name in (
+        (bool, "BOOL"),
+        (int, "INT64"),
+        (float, "FLOAT64"),
+        (dt.datetime, "TIMESTAMP"),
+        (dt.date, "DATE"),
+    ):
+        if isinstance(value, kind):
+            return name
+    return "STRING"
