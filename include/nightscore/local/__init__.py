@@ -1,0 +1,1 @@
+"""The local servers: BigQuery and Cloud Storage on this machine, for a laptop and for tests."""

@@ -1,0 +1,34 @@
+"""The local servers, started once for all integration tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nightscore.local import servers
+from nightscore.local.servers import LocalServers
+from nightscore.settings import LOCAL_DIR, Settings, read_settings
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def bigquery_environment_path() -> Path:
+    """The BigQuery server's environment: the checkout's own, created by whoever needs it first."""
+    return REPOSITORY / LOCAL_DIR / "bigquery-env"
+
+
+@pytest.fixture(scope="session")
+def local_servers(tmp_path_factory: pytest.TempPathFactory, bigquery_environment_path: Path) -> Iterator[LocalServers]:
+    """Both servers, with data of their own."""
+    root = tmp_path_factory.mktemp("local-servers")
+    try:
+        yield servers.up(root, environment=bigquery_environment_path)
+    finally:
+        servers.down(root)
+
+
+@pytest.fixture(scope="session")
+def settings(local_servers: LocalServers) -> Settings:
+    """Settings that point at the local servers."""
+    return read_settings(local_servers.environment())
