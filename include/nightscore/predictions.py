@@ -1,12 +1,15 @@
 """The predictions table: its columns, staging what was scored, and replacing one partition in one statement."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nightscore.errors import ConfigurationError, TransientError, listed
 from nightscore.objects import Json
-from nightscore.warehouse import Column, Warehouse, translated
+from nightscore.warehouse import Column, translated
 
 if TYPE_CHECKING:
+    from google.cloud import bigquery
+
     from nightscore.plan import Plan
     from nightscore.run import Run
 
@@ -21,11 +24,16 @@ class PublicationError(TransientError):
     """After publishing, the partition does not hold what was staged."""
 
 
-def prediction_columns(plan: "Plan", task: str) -> tuple[Column, ...]:
-    """Return the columns of the predictions table for a model's task."""
-    model = plan.model.name
-    keys = [Column(name, kind, "REQUIRED", "Key of the scored row.") for name, kind in plan.key_types.items()]
-    partition = Column(plan.spec.features.partition, "DATE", "REQUIRED", "Scoring date: the partition.")
+def prediction_columns(model: str, key_types: Mapping[str, str], partition: str, task: str) -> tuple[Column, ...]:
+    """Return the columns of the predictions table.
+
+    Args:
+        model: the model's name, for the descriptions.
+        key_types: name → GoogleSQL type of the keys.
+        partition: the partition column.
+        task: what the model predicts: `binary`, `multiclass` or `regression`.
+    """
+    keys = [Column(name, kind, "REQUIRED", "Key of the scored row.") for name, kind in key_types.items()]
     if task == "binary":
         values = [Column("score", "FLOAT64", "REQUIRED", f"Probability of the positive class by {model}.")]
     elif task == "regression":
@@ -41,7 +49,7 @@ def prediction_columns(plan: "Plan", task: str) -> tuple[Column, ...]:
         ]
     return (
         *keys,
-        partition,
+        Column(partition, "DATE", "REQUIRED", "Scoring date: the partition."),
         *values,
         Column("model_version", "STRING", "REQUIRED", "Model and version that predicted: name/version."),
         Column("run_id", "STRING", "REQUIRED", "Run that published the row."),
@@ -49,11 +57,16 @@ def prediction_columns(plan: "Plan", task: str) -> tuple[Column, ...]:
     )
 
 
+def columns_of(plan: "Plan", task: str) -> tuple[Column, ...]:
+    """Return the columns of a run's predictions."""
+    return prediction_columns(plan.model.name, plan.key_types, plan.spec.features.partition, task)
+
+
 def stage(run: "Run", task: str) -> int:
     """Load the parts that the receipts name into the run's staging table; return the number of rows."""
     columns = [
         Column(c.name, c.type, "NULLABLE" if c.mode == "REQUIRED" else c.mode, c.description, c.fields)
-        for c in prediction_columns(run.plan, task)
+        for c in columns_of(run.plan, task)
     ]
     parts = [str(receipt["part"]) for receipt in run.records.receipts() if receipt["part"]]
     return run.warehouse.load(
@@ -82,7 +95,7 @@ def publish(run: "Run") -> Json:
         raise ConfigurationError(f"{run.spec.name}: the predictions of {plan.run_id} did not pass their gate yet.")
     if plan.dry_run:
         return {"published": False, "reason": "dry run", "table": table, "rows": int(staged["rows"])}
-    columns = prediction_columns(plan, str(staged["task"]))
+    columns = columns_of(plan, str(staged["task"]))
     ensure_table(run, columns)
     names = ", ".join(f"`{column.name}`" for column in columns)
     partition = plan.spec.features.partition
@@ -139,19 +152,16 @@ def ensure_table(run: "Run", columns: tuple[Column, ...]) -> None:
         with translated(f"creating {table}"):
             warehouse.client.create_table(wanted, exists_ok=True)
         return
-    faults = table_faults(warehouse, table, columns)
-    if found.time_partitioning is None or found.time_partitioning.field != partition:
-        faults.append(f"it is not partitioned by day on {partition}")
-    if faults:
+    if faults := table_faults(found, partition, columns):
         raise PredictionsTableError(
             f"{run.spec.name}: predictions.table: {table} exists and cannot hold these predictions: {listed(faults)}. "
             "Name another table, or change this one."
         )
 
 
-def table_faults(warehouse: Warehouse, table: str, columns: tuple[Column, ...]) -> list[str]:
+def table_faults(table: "bigquery.Table", partition: str, columns: Sequence[Column]) -> list[str]:
     """Return what keeps an existing table from taking these columns; further columns must be NULLABLE."""
-    there = {column.name.lower(): column for column in warehouse.columns(table)}
+    there = {field.name.lower(): Column.from_api(field) for field in table.schema}
     faults: list[str] = []
     for column in columns:
         found = there.pop(column.name.lower(), None)
@@ -160,4 +170,6 @@ def table_faults(warehouse: Warehouse, table: str, columns: tuple[Column, ...]) 
         elif (found.type, found.mode == "REPEATED") != (column.type, column.mode == "REPEATED"):
             faults.append(f"the column {column.name} is {found.type} and not {column.type}")
     faults.extend(f"the column {c.name} is REQUIRED and has no value" for c in there.values() if c.mode == "REQUIRED")
+    if table.time_partitioning is None or table.time_partitioning.field != partition:
+        faults.append(f"it is not partitioned by day on {partition}")
     return faults

@@ -96,14 +96,7 @@ def read_settings(environment: Mapping[str, str], root: Path | None = None) -> S
         raise SettingError(
             _HOSTS["bigquery_storage_host"], None, "It is the host:port of the local storage gRPC service."
         )
-    pipelines = values.get("NIGHTSCORE_PIPELINES_DIR")
-    folder = Path(pipelines) if pipelines else (root or Path()) / "dags" / "pipelines"
-    return Settings(**found, **hosts, pipelines_dir=folder)
-
-
-def read_pipelines_dir(environment: Mapping[str, str], default: Path) -> Path:
-    """Return the folder of specs without needing any other setting."""
-    return Path(environment.get("NIGHTSCORE_PIPELINES_DIR") or default)
+    return Settings(**found, **hosts, pipelines_dir=_pipelines_dir(environment, root or Path()))
 
 
 def project_root(start: Path | None = None) -> Path:
@@ -119,6 +112,16 @@ def project_root(start: Path | None = None) -> Path:
 def settings() -> Settings:
     """Return this process's settings, read once."""
     return read_settings(os.environ, project_root())
+
+
+def pipelines_dir() -> Path:
+    """Return the folder of specs; unlike `settings`, this needs no project and no bucket."""
+    return _pipelines_dir(os.environ, project_root())
+
+
+def _pipelines_dir(environment: Mapping[str, str], root: Path) -> Path:
+    configured = environment.get("NIGHTSCORE_PIPELINES_DIR")
+    return Path(configured) if configured else root / "dags" / "pipelines"
 
 
 def _local_environment(root: Path) -> dict[str, str]:

@@ -94,7 +94,25 @@ class Schedule(Part):
     """The IANA time zone that the cron expression is read in."""
 
     offset: Annotated[int, Field(ge=-366, le=366)] = -1
-    """Which partition a run scores: -1 is the day before the night it runs in."""
+    """Which tick of the schedule names the partition: 0 the run's own, -1 the one before, a nightly run's yesterday."""
+
+    def latest_partition(self, now: dt.datetime) -> dt.date:
+        """Return the partition of the last run that is due by `now` (with its zone), as Airflow's timetable names it.
+
+        >>> Schedule(cron="0 2 * * *").latest_partition(dt.datetime(2026, 11, 20, 10, tzinfo=dt.UTC))
+        datetime.date(2026, 11, 19)
+        """
+        import zoneinfo
+
+        from croniter import croniter
+
+        local = now.astimezone(zoneinfo.ZoneInfo(self.timezone))
+        # get_prev looks strictly before its start: a run due at this very second counts.
+        ticks = croniter(self.cron, local + dt.timedelta(microseconds=1))
+        tick: dt.datetime = ticks.get_prev(dt.datetime)
+        for _ in range(abs(self.offset)):
+            tick = ticks.get_prev(dt.datetime) if self.offset < 0 else ticks.get_next(dt.datetime)
+        return tick.date()
 
     @field_validator("cron")
     @classmethod

@@ -34,6 +34,16 @@ _PASSING_REASONS = {
     "timeout",
 }
 
+# Reasons that come with the status 500 from some methods, and yet are the caller's to mend.
+_FINAL_REASONS = {
+    "bytesBilledLimitExceeded",
+    "invalid",
+    "invalidQuery",
+    "notFound",
+    "accessDenied",
+    "resourcesExceeded",
+}
+
 
 class WarehouseError(TransientError):
     """BigQuery failed or could not be reached."""
@@ -66,6 +76,17 @@ class Column:
     mode: str = "NULLABLE"
     description: str = ""
     fields: tuple["Column", ...] = ()
+
+    @classmethod
+    def from_api(cls, field: "bigquery.SchemaField") -> "Column":
+        """Return the column that the client's own form describes."""
+        return cls(
+            name=field.name,
+            type=_GOOGLESQL.get(field.field_type, field.field_type),
+            mode=field.mode,
+            description=field.description or "",
+            fields=tuple(cls.from_api(inner) for inner in field.fields),
+        )
 
     def to_api(self) -> "bigquery.SchemaField":
         """Return the client's own form of the column."""
@@ -223,7 +244,7 @@ class Warehouse:
         with translated(doing):
             job = self.client.query(sql, job_config=config, job_retry=None)
             estimate = Estimate(
-                columns=tuple(_column(field) for field in job.schema or ()),
+                columns=tuple(Column.from_api(field) for field in job.schema or ()),
                 bytes=int(job.total_bytes_processed or 0),
                 tables=tuple(f"{t.project}.{t.dataset_id}.{t.table_id}" for t in job.referenced_tables or ()),
             )
@@ -257,7 +278,7 @@ class Warehouse:
 
     def columns(self, table: str) -> tuple[Column, ...]:
         """Return a table's columns."""
-        return tuple(_column(field) for field in self.require_table(table).schema)
+        return tuple(Column.from_api(field) for field in self.require_table(table).schema)
 
     def create_dataset(self, name: str, description: str) -> None:
         """Create a dataset where there is none."""
@@ -327,18 +348,15 @@ def translated(doing: str) -> Iterator[None]:
     try:
         yield
     except exceptions.GoogleAPICallError as error:
-        passing = isinstance(error, (exceptions.ServerError, exceptions.TooManyRequests, exceptions.Unknown)) or (
-            isinstance(error, (exceptions.Forbidden, exceptions.BadRequest)) and _reasons(error) & _PASSING_REASONS
+        reasons = {str(item.get("reason")) for item in (error.errors or ()) if isinstance(item, Mapping)}
+        passing = reasons & _PASSING_REASONS or (
+            isinstance(error, (exceptions.ServerError, exceptions.TooManyRequests)) and not reasons & _FINAL_REASONS
         )
         raise (WarehouseError if passing else StatementError)(doing, error.message or error) from error
     except (exceptions.RetryError, requests.RequestException, TransportError, ConnectionError, TimeoutError) as error:
         raise WarehouseError(doing, error) from error
     except GoogleAuthError as error:
         raise StatementError(doing, error) from error
-
-
-def _reasons(error: Any) -> set[str]:
-    return {str(item.get("reason")) for item in (error.errors or ()) if isinstance(item, Mapping)}
 
 
 def _list_inference() -> Any:
@@ -348,16 +366,6 @@ def _list_inference() -> Any:
     options = ParquetOptions()
     options.enable_list_inference = True
     return options
-
-
-def _column(field: "bigquery.SchemaField") -> Column:
-    return Column(
-        name=field.name,
-        type=_GOOGLESQL.get(field.field_type, field.field_type),
-        mode=field.mode,
-        description=field.description or "",
-        fields=tuple(_column(inner) for inner in field.fields),
-    )
 
 
 def _parameter(name: str, value: Any) -> Any:

@@ -68,6 +68,15 @@ def stop(process: ProcessId, grace_seconds: float) -> bool:
     return False
 
 
+def stop_group(process: ProcessId, grace_seconds: float) -> None:
+    """End the process, politely first, and then whatever it has left behind in its session."""
+    if _find(process.pid) is not None and not is_running(process):
+        return  # the pid belongs to somebody else by now
+    stop(process, grace_seconds)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def _gone(process: ProcessId, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while is_running(process):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nightscore.errors import ConfigurationError, shorten
 from nightscore.objects import Json
-from nightscore.predictions import prediction_columns
+from nightscore.predictions import columns_of
 from nightscore.registry.model import Model
 from nightscore.run import Run
 from nightscore.scoring.score import NonFiniteError, combine, score, summarise
@@ -144,7 +144,7 @@ def _with_constants(run: Run, model: Model, batch: "pa.RecordBatch", predictions
     by_name["run_id"] = pa.repeat(run.plan.run_id, rows)
     scored_at = run.plan.scored_at.astimezone(dt.UTC)
     by_name["scored_at"] = pa.repeat(pa.scalar(scored_at, pa.timestamp("us", "UTC")), rows)
-    names = [column.name for column in prediction_columns(run.plan, model.task)]
+    names = [column.name for column in columns_of(run.plan, model.task)]
     return pa.table([by_name[name] for name in names], names=names)
 
 

@@ -1,0 +1,69 @@
+# Everything that people do with this checkout. `make` alone shows the table of contents.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= $(shell for v in 3.11 3.12 3.13; do command -v python$$v && break; done || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+UV = $(shell command -v uv || echo $(BIN)/uv)
+STAMP := $(VENV)/.installed
+
+# Every Airflow task is a process; without .pyc files each one compiles its imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help
+help:  ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup  ## Score last night's card portfolio on local servers through Airflow (ONCE=1: end after it; PORT=8080)
+	@$(BIN)/nightscore demo up $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
+
+.PHONY: test
+test: setup  ## Run all tests (ARGS="-k gates" for some)
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: lint
+lint: setup  ## Check style, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: format
+format: setup  ## Format the code and mend what can be mended
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+
+.PHONY: coverage
+coverage: setup  ## Run all tests and fail below the coverage gate
+	$(BIN)/pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+.PHONY: docs
+docs: setup  ## Write the pages that are generated from the code
+	$(BIN)/python docs/generate.py
+
+.PHONY: lock
+lock: setup  ## Compile requirements.in into requirements.txt (UPGRADE=1: to the newest versions)
+	$(UV) pip compile --universal --python-version 3.11 $(if $(UPGRADE),--upgrade) requirements.in -o requirements.txt
+
+.PHONY: setup
+setup: $(STAMP)  ## Create .venv with everything that requirements.txt pins
+
+$(STAMP): requirements.txt pyproject.toml
+	@command -v uv >/dev/null || test -x $(BIN)/uv || { \
+	  echo "Creating $(VENV) …"; "$(PYTHON)" -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
+	@test -x $(BIN)/python || { echo "Creating $(VENV) …"; $(UV) venv --quiet --python "$(PYTHON)" $(VENV); }
+	@echo "Installing what requirements.txt pins …"
+	@$(UV) pip sync --quiet --python $(BIN)/python requirements.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@command -v uv >/dev/null || $(UV) pip install --quiet --python $(BIN)/python uv
+	@touch $(STAMP)
+
+.PHONY: down
+down:  ## Stop the local servers; their data stays
+	@$(BIN)/nightscore local down
+
+.PHONY: clean
+clean: down  ## Delete the environment and all local data
+	rm -rf $(VENV) .nightscore

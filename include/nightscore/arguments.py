@@ -1,0 +1,43 @@
+"""What people type for a partition and a model, on a command line or in Airflow's form."""
+
+import datetime as dt
+import re
+
+from nightscore.errors import ConfigurationError, shorten
+from nightscore.spec import MODEL_NAME, ModelReference
+
+
+class ArgumentError(ConfigurationError):
+    """An argument cannot be understood."""
+
+
+def parse_partition(text: str) -> dt.date:
+    """Return the day that `YYYY-MM-DD` means.
+
+    Raises:
+        ArgumentError: it means none.
+
+    >>> parse_partition("2026-11-19")
+    datetime.date(2026, 11, 19)
+    """
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise ArgumentError(f"{shorten(text)!r} is not a scoring date; write it like 2026-11-19.") from error
+
+
+def parse_model(text: str) -> ModelReference:
+    """Return the model that `NAME`, `NAME@ALIAS` or `NAME@VERSION` means.
+
+    Raises:
+        ArgumentError: it means none.
+
+    >>> str(parse_model("credit_default@7"))
+    'credit_default@7'
+    """
+    name, _, which = text.partition("@")
+    if not re.fullmatch(MODEL_NAME, name) or not re.fullmatch(rf"[1-9][0-9]*|{MODEL_NAME}", which or "champion"):
+        raise ArgumentError(f"{shorten(text)!r} is not a model; write NAME@ALIAS or NAME@VERSION.")
+    if which.isdigit():
+        return ModelReference(name=name, version=int(which))
+    return ModelReference(name=name, alias=which or "champion")

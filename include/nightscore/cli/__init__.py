@@ -1,0 +1,28 @@
+"""The command line: `nightscore …`, one of the two front doors.
+
+Exit codes: 0 done (for `run`: published), 1 a gate refused the data, 2 usage or configuration, 3 infrastructure.
+"""
+
+import sys
+import traceback
+
+from nightscore.cli.app import app
+from nightscore.cli.console import errors_as_json, print_error
+from nightscore.errors import NightscoreError
+
+INFRASTRUCTURE = 3
+
+
+def main() -> None:
+    """Run the command that the arguments name, and exit with its code."""
+    try:
+        app()
+    except NightscoreError as error:
+        print_error(error, as_json=errors_as_json(sys.argv))
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: one exit code and the whole traceback
+        traceback.print_exc()
+        print_error(error, as_json=errors_as_json(sys.argv))
+        sys.exit(INFRASTRUCTURE)

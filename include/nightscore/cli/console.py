@@ -1,0 +1,142 @@
+"""What the command line prints: tables and moving bars on a terminal, plain lines elsewhere, JSON when asked."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from nightscore.errors import NightscoreError
+from nightscore.objects import Json
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+STAGE_NAMES = {
+    "plan": "plan",
+    "freeze": "freeze",
+    "feature_gate": "feature gate",
+    "score": "score",
+    "prediction_gate": "prediction gate",
+    "publish": "publish",
+    "record": "record",
+}
+
+
+def print_json(content: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print one JSON document, and nothing else, on standard output."""
+    sys.stdout.write(json.dumps(content, indent=2, default=str) + "\n")
+
+
+def errors_as_json(arguments: Sequence[str]) -> bool:
+    """Return whether the command asked for JSON, so that its failure is JSON too."""
+    return "--json" in arguments
+
+
+def print_error(error: Exception, *, as_json: bool) -> None:
+    """Print an error: its sentence on standard error and, when asked for, one JSON object on standard output."""
+    kind = type(error).__name__
+    if as_json:
+        code = error.exit_code if isinstance(error, NightscoreError) else 3
+        record = getattr(error, "record", None)
+        found = {"status": "refused" if code == 1 else "error", "error": kind, "message": str(error), "exit_code": code}
+        print_json({**found, **({"gate": record} if record else {})})
+    err.print(f"[bold red]{kind}[/]: ", end="")
+    err.print(str(error), markup=False)
+
+
+def describe(stage: str, record: Json) -> str:
+    """Return a stage's record in a few words."""
+    words = {
+        "plan": lambda r: f"run {r['run_id']}, {_rows(r['rows'])}, {r['shards']} shard(s), model {r['model']}",
+        "freeze": lambda r: f"{_rows(r['accepted'])} to score, {r['rejected']:,} rejected by row rules",
+        "feature_gate": lambda r: f"{r['verdict']}: {_checks(r)}",
+        "score": lambda r: f"{_rows(r['rows'])} in {r['shards']} shard(s)",
+        "prediction_gate": lambda r: f"{r['verdict']}: {_checks(r)}",
+        "publish": lambda r: f"{_rows(r['rows'])} in {r['table']}" if r["published"] else f"nothing: {r['reason']}",
+        "record": lambda r: str(r["status"]),
+    }
+    text = words[stage](record)
+    again = "  (done before)" if record.get("reused") else ""
+    seconds = f"  {record['seconds']:.1f} s" if stage not in ("plan", "record") and not again else ""
+    return f"{text}{seconds}{again}"
+
+
+def _rows(rows: int | None) -> str:
+    return "rows not counted" if rows is None else f"{rows:,} rows"
+
+
+def _checks(record: Json) -> str:
+    failed = sum(1 for check in record["checks"] if not check["passed"])
+    return f"{len(record['checks'])} checks" + (f", {failed} failed" if failed else "")
+
+
+class PlainProgress:
+    """Progress as plain lines on standard error."""
+
+    def stage_began(self, stage: str) -> None:
+        """Print nothing yet."""
+
+    def stage_ended(self, stage: str, record: Json) -> None:
+        """Print the stage's line."""
+        err.print(f"{STAGE_NAMES[stage]:<16} {describe(stage, record)}", markup=False, soft_wrap=True)
+
+    def shard_advanced(self, shard: int, rows: int, total: int) -> None:
+        """Print nothing: the stage's line has the sum."""
+
+
+class LiveProgress:
+    """Progress as one moving line per stage and per shard in work, on a terminal."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._stages: dict[str, TaskID] = {}
+        self._shards: dict[int, TaskID] = {}
+
+    def stage_began(self, stage: str) -> None:
+        """Show the stage's line."""
+        self._stages[stage] = self._bars.add_task(STAGE_NAMES[stage], total=None, figures="")
+
+    def stage_ended(self, stage: str, record: Json) -> None:
+        """Finish the stage's line with its figures."""
+        if stage not in self._stages:
+            self.stage_began(stage)
+        for shard in self._shards.values():
+            self._bars.remove_task(shard)
+        self._shards.clear()
+        self._bars.update(self._stages[stage], total=1, completed=1, figures=describe(stage, record))
+
+    def shard_advanced(self, shard: int, rows: int, total: int) -> None:
+        """Move the shard's bar."""
+        if shard not in self._shards:
+            self._shards[shard] = self._bars.add_task(f"  shard {shard}", total=total, figures="")
+        self._bars.update(self._shards[shard], completed=rows, figures=f"{rows:,} of {total:,} rows")
+
+
+@contextmanager
+def watching() -> Iterator[PlainProgress | LiveProgress]:
+    """Yield the progress that suits where standard error goes."""
+    if not err.is_terminal:
+        yield PlainProgress()
+        return
+    columns = (
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("{task.description:<16}"),
+        BarColumn(bar_width=16),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[figures]}", markup=False),
+    )
+    with Progress(*columns, console=err) as bars:
+        yield LiveProgress(bars)
+
+
+def table(title: str, *columns: str) -> Table:
+    """Return an empty table; columns whose name ends in # are figures."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(column.rstrip("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
+    return made

@@ -1,0 +1,87 @@
+"""How a run looks to people: a summary, the distribution of its scores, the checks that failed."""
+
+from typing import Any
+
+from rich.console import Console
+
+from nightscore.cli.console import table
+from nightscore.objects import Json
+
+WIDTH = 32
+
+
+def print_run(console: Console, summary: Json) -> None:
+    """Print a run's summary."""
+    seconds = summary.get("stage_seconds") or {}
+    lines = {
+        "run": summary["run_id"],
+        "status": summary["status"],
+        "partition": summary["partition"],
+        "model": f"{summary['model_version']} ({summary['requested_model']})",
+        "rows": _rows(summary),
+        "table": summary["table"],
+        "time": f"{summary['seconds']:.1f} s: "
+        + ", ".join(f"{k.replace('_', ' ')} {v:.1f}" for k, v in seconds.items()),
+        "records": summary["records"],
+    }
+    if summary.get("scoring_seconds"):
+        rate = (summary["rows_scored"] or 0) / summary["scoring_seconds"]
+        lines["time"] += f", scoring {summary['scoring_seconds']:.1f} ({rate:,.0f} rows/s)"
+    made = table(f"{summary['pipeline']} {summary['partition']}: {summary['status']}", "", "")
+    made.show_header = False
+    for name, value in lines.items():
+        made.add_row(name, str(value))
+    console.print(made)
+    for line in summary.get("stopped_by") or []:
+        console.print(f"refused: {line}", style="red", markup=False)
+    for line in summary.get("warnings") or []:
+        console.print(f"warning: {line}", style="yellow", markup=False)
+    print_figures(console, summary.get("task"), summary.get("figures"))
+
+
+def print_figures(console: Console, task: str | None, figures: dict[str, Any] | None) -> None:
+    """Print the distribution of what was predicted as a small table with bars."""
+    if not figures or not figures.get("rows"):
+        return
+    rows = figures["rows"]
+    if task == "multiclass":
+        made = table("predictions", "class", "rows#", "share#", "")
+        for label, count in sorted(figures["labels"].items(), key=lambda item: -item[1]):
+            made.add_row(label, f"{count:,}", f"{count / rows:.1%}", _bar(count, max(figures["labels"].values())))
+        console.print(made)
+        return
+    values = f"mean {figures['sum'] / rows:.4g}, least {figures['min']:.4g}, greatest {figures['max']:.4g}"
+    if task == "binary":
+        # Pairs of the stored twenty bins: ten lines are enough to see a shift.
+        bins = [a + b for a, b in zip(figures["histogram"][::2], figures["histogram"][1::2], strict=True)]
+        made = table("score distribution", "score", "rows#", "share#", "")
+        for index, count in enumerate(bins):
+            made.add_row(
+                f"{index / 10:.1f} to {(index + 1) / 10:.1f}",
+                f"{count:,}",
+                f"{count / rows:.1%}",
+                _bar(count, max(bins)),
+            )
+        console.print(made)
+        if "flagged" in figures:
+            values += f", {figures['flagged']:,} at or above the threshold"
+    console.print(values)
+
+
+def _bar(count: int, most: int) -> str:
+    return "█" * max(1 if count else 0, round(WIDTH * count / max(most, 1)))
+
+
+def _rows(summary: Json) -> str:
+    parts = [
+        f"{summary[key]:,} {word}"
+        for key, word in (
+            ("rows_frozen", "frozen"),
+            ("rows_rejected", "rejected"),
+            ("rows_scored", "scored"),
+            ("rows_published", "published"),
+            ("rows_replaced", "replaced"),
+        )
+        if summary.get(key) is not None
+    ]
+    return ", ".join(parts)

@@ -1,0 +1,39 @@
+"""`nightscore run`: one partition from plan to record, in this process."""
+
+from typing import Annotated
+
+import typer
+
+from nightscore.arguments import parse_model, parse_partition
+from nightscore.cli.console import out, print_json, watching
+from nightscore.cli.report import print_run
+
+STATUS_CODES = {"published": 0, "dry_run": 0, "refused": 1}
+
+
+def run(
+    pipeline: Annotated[str, typer.Argument(help="The pipeline's name: a folder of dags/pipelines.")],
+    partition: Annotated[str, typer.Option(help="Scoring date, like 2026-11-19.")],
+    model: Annotated[str | None, typer.Option(help="NAME@ALIAS or NAME@VERSION instead of the spec's model.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Freeze, check and score, but publish nothing.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why it is run by hand; kept in the run's records.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+) -> None:
+    """Score one partition and publish it. An unfinished run of the same plan is taken up where it stopped."""
+    from nightscore.cli.app import services
+    from nightscore.pipeline import run_pipeline
+    from nightscore.settings import settings
+    from nightscore.specs import load_spec
+
+    day = parse_partition(partition)
+    reference = None if model is None else parse_model(model)
+    spec = load_spec(pipeline, settings().pipelines_dir)
+    with watching() as progress:
+        summary = run_pipeline(
+            spec, day, services(), model=reference, dry_run=dry_run, reason=reason, progress=progress
+        )
+    if as_json:
+        print_json(summary)
+    else:
+        print_run(out, summary)
+    raise typer.Exit(STATUS_CODES[summary["status"]])

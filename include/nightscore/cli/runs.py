@@ -1,0 +1,139 @@
+"""`nightscore runs`: what ran, from the records in the bucket."""
+
+from typing import Annotated
+
+import typer
+
+from nightscore.cli.console import out, print_json, table
+from nightscore.cli.report import print_run
+from nightscore.errors import ConfigurationError, listed, near_miss, shorten
+from nightscore.objects import Bucket, Json
+
+app = typer.Typer(help="What ran: lists and reports, read from the records in the bucket.", no_args_is_help=True)
+
+
+class RunAmbiguousError(ConfigurationError):
+    """Several runs begin with the text that was given."""
+
+
+@app.command("list")
+def list_runs(
+    pipeline: Annotated[str | None, typer.Argument(help="Only this pipeline's.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many runs of each pipeline.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+) -> None:
+    """List the latest runs, and which of them is live: the one whose predictions a reader sees."""
+    from nightscore.cli.app import services
+    from nightscore.records import ROOT, run_ids
+
+    bucket = services().bucket
+    names = [pipeline] if pipeline else sorted(bucket.iter_folders(ROOT))
+    found = [_summary(bucket, name, run_id) for name in names for run_id in run_ids(bucket, name)[:limit]]
+    for run in found:
+        run["live"] = _is_live(run, found)
+    found.sort(key=lambda run: (run["pipeline"], run["partition"], run["planned_at"]), reverse=True)
+    if as_json:
+        print_json(found)
+        return
+    made = table("runs", "pipeline", "run", "status", "live", "model", "published#", "rejected#", "seconds#", "planned")
+    for run in found:
+        made.add_row(
+            run["pipeline"],
+            run["run_id"],
+            run["status"],
+            "live" if run["live"] else "",
+            run["model_version"],
+            _figure(run.get("rows_published")),
+            _figure(run.get("rows_rejected")),
+            "" if run.get("seconds") is None else f"{run['seconds']:.1f}",
+            run["planned_at"][:19].replace("T", " "),
+        )
+    if found:
+        out.print(made)
+    else:
+        out.print("No runs yet. Start one with `nightscore run PIPELINE --partition YYYY-MM-DD`.")
+
+
+@app.command("show")
+def show_run(
+    run: Annotated[str, typer.Argument(help="A run's id, or its beginning.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all records as one JSON object.")] = False,
+) -> None:
+    """Show a run: its summary, its checks and what they saw."""
+    from nightscore.cli.app import services
+    from nightscore.records import RunRecords
+
+    bucket = services().bucket
+    pipeline, run_id = _find(bucket, run)
+    records = RunRecords(bucket, pipeline, run_id)
+    names = ("plan", "freeze", "feature_gate", "prediction_gate", "publish", "run")
+    found = {name: records.read(name) for name in names}
+    if as_json:
+        print_json({name: content for name, content in found.items() if content} | {"shards": list(records.receipts())})
+        return
+    print_run(out, _summary(bucket, pipeline, run_id))
+    for gate in ("feature_gate", "prediction_gate"):
+        content = found[gate]
+        if content:
+            made = table(
+                f"{gate.replace('_', ' ')}: {content['verdict']}", "check", "on", "", "wanted", "seen", "failing#"
+            )
+            for check in content["checks"]:
+                mark = "ok" if check["passed"] else check["severity"].upper()
+                failing = _figure(check["failing_rows"])
+                made.add_row(check["expectation"], check["column"], mark, check["wanted"], check["observed"], failing)
+            out.print(made)
+
+
+def _find(bucket: Bucket, text: str) -> tuple[str, str]:
+    from nightscore.records import ROOT, run_ids
+
+    every = [(name, run_id) for name in bucket.iter_folders(ROOT) for run_id in run_ids(bucket, name)]
+    exact = [item for item in every if item[1] == text]
+    found = exact or [item for item in every if item[1].startswith(text)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise RunAmbiguousError(f"Several runs begin with {text!r}: {listed(f'{n} {r}' for n, r in found)}.")
+    raise ConfigurationError(f"There is no run {shorten(text)!r}. {near_miss(text, [run_id for _, run_id in every])}")
+
+
+def _summary(bucket: Bucket, pipeline: str, run_id: str) -> Json:
+    """Return a run's summary, or what its plan says of a run that is not over."""
+    from nightscore.plan import read_plan
+    from nightscore.records import RunRecords
+
+    records = RunRecords(bucket, pipeline, run_id)
+    summary = records.read("run")
+    if summary is not None:
+        return summary
+    plan = read_plan(records)
+    if plan is None:
+        raise ConfigurationError(
+            f"The run {run_id} of {pipeline} has no plan; its records are incomplete: {records.uri}"
+        )
+    return {
+        "run_id": run_id,
+        "pipeline": pipeline,
+        "partition": plan.partition.isoformat(),
+        "status": "unfinished",
+        "model_version": plan.model.label,
+        "requested_model": plan.model.requested,
+        "table": plan.spec.predictions.table,
+        "planned_at": plan.scored_at.isoformat(),
+        "seconds": 0.0,
+        "records": records.uri,
+    }
+
+
+def _is_live(run: Json, runs: list[Json]) -> bool:
+    published = [
+        other
+        for other in runs
+        if (other["table"], other["partition"], other["status"]) == (run["table"], run["partition"], "published")
+    ]
+    return bool(published) and max(published, key=lambda other: str(other["ended_at"])) is run
+
+
+def _figure(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else ""

@@ -1,0 +1,176 @@
+"""Building one Airflow DAG from one spec. Imported while DAGs are parsed: nothing heavy may be reached from here."""
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import (
+    DAG,
+    Asset,
+    CronPartitionTimetable,
+    ExceptionRetryPolicy,
+    Param,
+    RetryAction,
+    RetryRule,
+    TriggerRule,
+    get_parsing_context,
+    task,
+)
+
+from nightscore.orchestration import tasks
+from nightscore.spec import MODEL_NAME, Spec
+from nightscore.specs import SpecError, iter_specs
+
+START = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)  # backfills reach back to here
+TAG = "nightscore"
+
+# A refused gate or a wrong spec is as wrong the second time; a server that was away may be back.
+RETRIES = ExceptionRetryPolicy(
+    rules=[
+        RetryRule(
+            exception=["nightscore.errors.GateRefusedError", "nightscore.errors.ConfigurationError"],
+            action=RetryAction.FAIL,
+            reason="the same data and the same spec give the same answer",
+        ),
+        RetryRule(
+            exception="nightscore.errors.TransientError",
+            action=RetryAction.RETRY,
+            retry_delay=dt.timedelta(seconds=30),
+            reason="a server or the network failed",
+        ),
+    ]
+)
+
+PARAMS = {
+    "partition": Param(
+        None,
+        type=["null", "string"],
+        format="date",
+        title="Scoring date",
+        description="Only for a run without a partition key; a scheduled run or a backfill has one.",
+        section="What",
+    ),
+    "model": Param(
+        None,
+        type=["null", "string"],
+        pattern=f"^{MODEL_NAME}@[a-z0-9_-]+$",
+        title="Model",
+        description="NAME@ALIAS or NAME@VERSION; empty: the spec's model.",
+        section="What",
+    ),
+    "dry_run": Param(
+        False,
+        type="boolean",
+        title="Dry run",
+        description="Freeze, check and score, but publish nothing.",
+        section="How",
+    ),
+    "reason": Param(
+        None, type=["null", "string"], title="Reason", description="Kept in the run's records.", section="How"
+    ),
+}
+
+
+def iter_dags(folder: Path) -> Iterator[DAG]:
+    """Yield the DAG of every pipeline; in a task's process only the one that the task belongs to.
+
+    A broken spec becomes a DAG that fails every night with the spec's fault: a pipeline that silently vanished would be
+    missed by nobody until its predictions are.
+    """
+    wanted = get_parsing_context().dag_id
+    for spec in iter_specs(folder):
+        dag_id = f"score_{spec.pipeline}" if isinstance(spec, SpecError) else spec.dag_id
+        if wanted in (None, dag_id):
+            yield make_broken_dag(spec) if isinstance(spec, SpecError) else make_dag(spec)
+
+
+def make_dag(spec: Spec) -> DAG:
+    """Return the DAG of a pipeline: one task per stage, one mapped task per shard."""
+    timetable = None
+    if spec.schedule is not None:
+        timetable = CronPartitionTimetable(
+            spec.schedule.cron,
+            timezone=spec.schedule.timezone,
+            run_offset=spec.schedule.offset,
+            key_format="%Y-%m-%d",
+        )
+    with DAG(
+        spec.dag_id,
+        schedule=timetable,
+        start_date=START,
+        catchup=False,
+        max_active_runs=4,
+        description=spec.description.strip().split("\n")[0][:250] or f"Scores {spec.source}.",
+        doc_md=_documentation(spec),
+        params=PARAMS,
+        tags={TAG, f"model:{spec.model.name}"},
+        default_args={
+            "owner": spec.owner,
+            "retries": 3,
+            "retry_delay": dt.timedelta(seconds=30),
+            "retry_exponential_backoff": 2.0,
+            "max_retry_delay": dt.timedelta(minutes=10),
+            "retry_policy": RETRIES,
+        },
+    ) as dag:
+        planned: Any = task(task_id="plan", multiple_outputs=True)(tasks.plan)(spec.name)
+        run_id = planned["run_id"]
+        frozen = task(task_id="freeze")(tasks.freeze)(spec.name, run_id)
+        checked = task(task_id="feature_gate")(tasks.feature_gate)(spec.name, run_id)
+        scored = (
+            task(
+                task_id="score",
+                map_index_template="{{ shard_label | default('') }}",
+                max_active_tis_per_dagrun=spec.limits.parallel_shards,
+            )(tasks.score)
+            .partial(pipeline=spec.name, run_id=run_id)
+            .expand(shard=planned["shards"])
+        )
+        proven = task(task_id="prediction_gate")(tasks.prediction_gate)(spec.name, run_id)
+        published = task(task_id="publish", outlets=[predictions_asset(spec)])(tasks.publish)(spec.name, run_id)
+        recorded = task(task_id="record", trigger_rule=TriggerRule.ALL_DONE)(tasks.record)(spec.name)
+        frozen >> checked >> scored >> proven >> published >> recorded
+    return dag
+
+
+def make_broken_dag(error: SpecError) -> DAG:
+    """Return a DAG that fails every night with what is wrong with its spec."""
+    with DAG(
+        f"score_{error.pipeline}",
+        schedule=CronPartitionTimetable("0 2 * * *", timezone="UTC", run_offset=-1, key_format="%Y-%m-%d"),
+        start_date=START,
+        catchup=False,
+        max_active_runs=1,
+        description="This pipeline's spec is broken.",
+        doc_md=f"**The spec of this pipeline is broken:**\n\n```\n{error}\n```",
+        tags={TAG, "broken-spec"},
+    ) as dag:
+        task(task_id="plan", retries=0)(tasks.fail_for_spec)(str(error))
+    return dag
+
+
+def predictions_asset(spec: Spec) -> Asset:
+    """Return the asset that a publication updates; DAGs that read the predictions schedule on it by its name."""
+    return Asset(name=spec.predictions.table, group="nightscore")
+
+
+def _documentation(spec: Spec) -> str:
+    rows = {
+        "features": spec.source,
+        "model": str(spec.model),
+        "predictions": spec.predictions.table,
+        "keys": ", ".join(spec.features.keys),
+        "row rules": ", ".join(spec.features.reject) or "none",
+        "owner": spec.owner,
+        "spec": f"`dags/pipelines/{spec.name}/pipeline.yaml`",
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    triage = (
+        "**A gate is red:** nothing was published and the earlier predictions stand; its log names the check, what was "
+        "seen and how many rows. Retrying gives the same answer; mend the data or the spec and start a new run.\n\n"
+        "**Anything else is red:** a server failed or the spec is wrong; the log says which. Clear the task, or "
+        "trigger the partition again: what was done is not done twice. From a terminal: "
+        f"`nightscore run {spec.name} --partition DATE`."
+    )
+    return f"{spec.description}\n\n| | |\n|---|---|\n{table}\n\n### When a night fails\n\n{triage}"
