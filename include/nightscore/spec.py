@@ -13,10 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, field_validator, model_validator
 
+from nightscore.errors import shorten
+
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]{0,299}"
 PIPELINE_NAME = r"[a-z][a-z0-9_]{0,62}"
 TABLE = rf"(?:[a-z][a-z0-9:.-]{{1,99}}\.)?{IDENTIFIER}\.[A-Za-z0-9_]{{1,1024}}"
 MODEL_NAME = r"[a-z][a-z0-9_-]{0,99}"
+SQL_FILE = r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*\.sql"
 
 # Columns that nightscore adds to the frozen table, and to the predictions.
 INTERNAL_COLUMNS = ("_key_hash", "_shard", "_rejected_by")
@@ -35,7 +38,7 @@ def parse_bytes(value: object) -> object:
         return value
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGTP]?B?)\s*", value.upper())
     if match is None or match[2] not in _BYTE_UNITS:
-        raise ValueError(f"{value!r} is not a size; write it like 200GB")
+        raise ValueError(f"{shorten(value)!r} is not a size; write it like 200GB")
     return int(float(match[1]) * _BYTE_UNITS[match[2]])
 
 
@@ -49,7 +52,7 @@ def parse_share(value: object) -> object:
         return value
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)
     if match is None:
-        raise ValueError(f"{value!r} is not a share; write it like 1% or 0.01")
+        raise ValueError(f"{shorten(value)!r} is not a share; write it like 1% or 0.01")
     return float(match[1]) / 100
 
 
@@ -63,8 +66,34 @@ def parse_days(value: object) -> object:
         return value
     match = re.fullmatch(r"\s*(\d{1,4})\s*d(?:ays?)?\s*", str(value))
     if match is None:
-        raise ValueError(f"{value!r} is not a time span in days; write it like 30d")
+        raise ValueError(f"{shorten(value)!r} is not a time span in days; write it like 30d")
     return dt.timedelta(days=int(match[1]))
+
+
+def skipped_tick(cron: str, timezone: str, year: int = 2027) -> dt.datetime | None:
+    """Return a local time of the schedule that does not exist because the clock is put forward, or None.
+
+    >>> skipped_tick("30 2 * * *", "Europe/Amsterdam")
+    datetime.datetime(2027, 3, 28, 2, 30)
+    >>> skipped_tick("30 2 * * *", "UTC") is None
+    True
+    """
+    import zoneinfo
+
+    from croniter import croniter
+
+    zone = zoneinfo.ZoneInfo(timezone)
+    days = [dt.datetime(year, 1, 1) + dt.timedelta(days=day) for day in range(365)]  # noqa: DTZ001 - wall clock times
+    offsets = [day.replace(tzinfo=zone).utcoffset() or dt.timedelta() for day in days]
+    for day, before, after in zip(days, offsets, offsets[1:], strict=False):
+        if after > before:
+            minutes = (day + dt.timedelta(minutes=minute) for minute in range(24 * 60))
+            # A wall clock time that does not exist comes back as another one from a trip through UTC.
+            gap = [m for m in minutes if m.replace(tzinfo=zone).astimezone(dt.UTC).astimezone(zone).hour != m.hour]
+            for minute in gap:
+                if croniter.match(cron, minute):
+                    return minute
+    return None
 
 
 Column = Annotated[str, Field(pattern=rf"^{IDENTIFIER}$", examples=["account_id"])]
@@ -117,10 +146,15 @@ class Schedule(Part):
     @field_validator("cron")
     @classmethod
     def _cron(cls, value: str) -> str:
-        from croniter import croniter
+        from croniter import CroniterBadDateError, croniter
 
-        if len(value.split()) != 5 or not croniter.is_valid(value):
-            raise ValueError(f"{value!r} is not a cron expression of five fields, like 0 2 * * *")
+        # A lone R would be another minute for every process that reads the spec.
+        if len(value.split()) != 5 or not croniter.is_valid(value) or re.search(r"\br\b", value, re.IGNORECASE):
+            raise ValueError(f"{shorten(value)!r} is not a cron expression of five fields, like 0 2 * * *")
+        try:
+            croniter(value).get_next()
+        except CroniterBadDateError as error:
+            raise ValueError(f"{value!r} names a day that never comes") from error
         return value
 
     @field_validator("timezone")
@@ -131,8 +165,18 @@ class Schedule(Part):
         try:
             zoneinfo.ZoneInfo(value)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError(f"{value!r} is not an IANA time zone, like Europe/Amsterdam") from error
+            raise ValueError(f"{shorten(value)!r} is not an IANA time zone, like Europe/Amsterdam") from error
         return value
+
+    @model_validator(mode="after")
+    def _no_skipped_hour(self) -> "Schedule":
+        skipped = skipped_tick(self.cron, self.timezone)
+        if skipped is not None:
+            raise ValueError(
+                f"in {self.timezone} the clock skips {skipped:%H:%M} when summer time begins, and Airflow then names "
+                "the wrong partition: that night would not be scored. Choose an hour that exists every day, or UTC"
+            )
+        return self
 
 
 class Features(Part):
@@ -141,7 +185,7 @@ class Features(Part):
     table: Table | None = None
     """The feature table, `dataset.table` or `project.dataset.table`. Give this or `sql`."""
 
-    sql: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*\.sql$")] | None = None
+    sql: Annotated[str, Field(pattern=rf"^{SQL_FILE}$")] | None = None
     """A file beside `pipeline.yaml` with one GoogleSQL SELECT; the query may use the parameter `@partition` (DATE)."""
 
     partition: Column

@@ -114,21 +114,21 @@ def make_dag(spec: Spec) -> DAG:
             "retry_policy": RETRIES,
         },
     ) as dag:
-        planned: Any = task(task_id="plan", multiple_outputs=True)(tasks.plan)(spec.name)
-        run_id = planned["run_id"]
-        frozen = task(task_id="freeze")(tasks.freeze)(spec.name, run_id)
-        checked = task(task_id="feature_gate")(tasks.feature_gate)(spec.name, run_id)
+        planned: Any = task(task_id="plan")(tasks.plan)(spec.name)
+        run = planned[tasks.RUN_KEY]
+        frozen = task(task_id="freeze")(tasks.freeze)(spec.name, run)
+        checked = task(task_id="feature_gate")(tasks.feature_gate)(spec.name, run)
         scored = (
             task(
                 task_id="score",
                 map_index_template="{{ shard_label | default('') }}",
                 max_active_tis_per_dagrun=spec.limits.parallel_shards,
             )(tasks.score)
-            .partial(pipeline=spec.name, run_id=run_id)
-            .expand(shard=planned["shards"])
+            .partial(pipeline=spec.name, run=run)
+            .expand(shard=planned)
         )
-        proven = task(task_id="prediction_gate")(tasks.prediction_gate)(spec.name, run_id)
-        published = task(task_id="publish", outlets=[predictions_asset(spec)])(tasks.publish)(spec.name, run_id)
+        proven = task(task_id="prediction_gate")(tasks.prediction_gate)(spec.name, run)
+        published = task(task_id="publish", outlets=[predictions_asset(spec)])(tasks.publish)(spec.name, run)
         recorded = task(task_id="record", trigger_rule=TriggerRule.ALL_DONE)(tasks.record)(spec.name)
         frozen >> checked >> scored >> proven >> published >> recorded
     return dag

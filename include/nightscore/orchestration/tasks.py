@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RUN_KEY = "run"  # Airflow keeps the name run_id for its own
+
 
 class PartitionError(ConfigurationError):
     """A run has no scoring date, or two."""
@@ -33,8 +35,12 @@ def plan(
     params: dict[str, Any] | None = None,
     partition_key: str | None = None,
     dag_run: Any = None,
-) -> dict[str, Any]:
-    """Plan the run; return its id and its shards, each with the label that the UI shows."""
+    ti: Any = None,
+) -> list[dict[str, Any]]:
+    """Plan the run; return its shards, each with the label that the UI shows, and push its id under the key `run`.
+
+    Airflow maps tasks over return values only, so the shards are what is returned.
+    """
     from nightscore.arguments import parse_model
     from nightscore.pipeline import start
     from nightscore.progress import LoggedProgress
@@ -44,7 +50,7 @@ def plan(
 
     given = params or {}
     model = given.get("model")
-    run = start(
+    started = start(
         load_spec(pipeline, pipelines_dir()),
         scoring_date(partition_key, given.get("partition"), dag_run.dag_id, dag_run.run_id),
         build_services(settings()),
@@ -53,29 +59,29 @@ def plan(
         reason=given.get("reason"),
         progress=LoggedProgress(),
     )
-    count = run.plan.shards
+    count = started.plan.shards
     width = len(str(count))
-    shards = [{"shard": i, "label": f"shard {i + 1:0{width}d} of {count}"} for i in range(count)]
-    return {"run_id": run.plan.run_id, "shards": shards}
+    ti.xcom_push(key=RUN_KEY, value=started.plan.run_id)
+    return [{"shard": shard, "label": f"shard {shard + 1:0{width}d} of {count}"} for shard in range(count)]
 
 
-def freeze(pipeline: str, run_id: str) -> None:
+def freeze(pipeline: str, run: str) -> None:
     """Run the stage of the same name."""
     from nightscore.pipeline import run_stage
     from nightscore.snapshot import freeze as stage
 
-    run_stage(_open(pipeline, run_id), stage)
+    run_stage(_open(pipeline, run), stage)
 
 
-def feature_gate(pipeline: str, run_id: str) -> None:
+def feature_gate(pipeline: str, run: str) -> None:
     """Run the stage of the same name."""
     from nightscore.gates.feature_gate import feature_gate as stage
     from nightscore.pipeline import run_stage
 
-    run_stage(_open(pipeline, run_id), stage)
+    run_stage(_open(pipeline, run), stage)
 
 
-def score(pipeline: str, run_id: str, shard: dict[str, Any]) -> None:
+def score(pipeline: str, run: str, shard: dict[str, Any]) -> None:
     """Score one shard."""
     from airflow.sdk import get_current_context
 
@@ -83,19 +89,19 @@ def score(pipeline: str, run_id: str, shard: dict[str, Any]) -> None:
 
     context: Any = get_current_context()
     context["shard_label"] = shard["label"]
-    receipt = score_shard(_open(pipeline, run_id), int(shard["shard"]))
+    receipt = score_shard(_open(pipeline, run), int(shard["shard"]))
     log.info("%s: %s rows, %s rows/s", shard["label"], f"{receipt['rows']:,}", f"{receipt['rows_per_second']:,}")
 
 
-def prediction_gate(pipeline: str, run_id: str) -> None:
+def prediction_gate(pipeline: str, run: str) -> None:
     """Run the stage of the same name."""
     from nightscore.gates.prediction_gate import prediction_gate as stage
     from nightscore.pipeline import run_stage
 
-    run_stage(_open(pipeline, run_id), stage)
+    run_stage(_open(pipeline, run), stage)
 
 
-def publish(pipeline: str, run_id: str, outlet_events: Any = None, partition_key: str | None = None) -> None:
+def publish(pipeline: str, run: str, outlet_events: Any = None, partition_key: str | None = None) -> None:
     """Publish, and say so in the asset's event: partition, rows, model version. A dry run is skipped."""
     from airflow.sdk.exceptions import AirflowSkipException
 
@@ -103,19 +109,19 @@ def publish(pipeline: str, run_id: str, outlet_events: Any = None, partition_key
     from nightscore.pipeline import run_stage
     from nightscore.predictions import publish as stage
 
-    run = _open(pipeline, run_id)
-    record = run_stage(run, stage)
+    context = _open(pipeline, run)
+    record = run_stage(context, stage)
     if not record["published"]:
         raise AirflowSkipException("Dry run: nothing was published.")
-    event = outlet_events[predictions_asset(run.spec)]
+    event = outlet_events[predictions_asset(context.spec)]
     event.extra = {
-        "partition": run.plan.partition.isoformat(),
+        "partition": context.plan.partition.isoformat(),
         "rows": record["rows"],
-        "model_version": run.plan.model.label,
-        "run_id": run_id,
+        "model_version": context.plan.model.label,
+        "run_id": run,
     }
     if partition_key is None:  # a run that was given its date as a parameter
-        event.add_partitions(run.plan.partition.isoformat())
+        event.add_partitions(context.plan.partition.isoformat())
 
 
 def record(pipeline: str, ti: Any = None) -> None:
@@ -126,10 +132,10 @@ def record(pipeline: str, ti: Any = None) -> None:
     """
     from nightscore.pipeline import finish
 
-    run_id = ti.xcom_pull(task_ids="plan", key="run_id")
-    if run_id is None:
+    run = ti.xcom_pull(task_ids="plan", key=RUN_KEY)
+    if run is None:
         raise NotPublishedError(f"{pipeline}: the run was not planned, so nothing was published; see the task plan.")
-    summary = finish(_open(pipeline, run_id))
+    summary = finish(_open(pipeline, run))
     if summary["status"] in ("refused", "failed"):
         why = "; ".join(summary["stopped_by"]) or "a task before this one failed; see its log"
         raise NotPublishedError(f"{pipeline}: nothing was published for {summary['partition']}: {why}")
