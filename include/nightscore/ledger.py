@@ -142,8 +142,8 @@ def _write_quarantine(run: Run, frozen: Json | None) -> None:
     table = run.warehouse.quoted(f"{run.warehouse.config.operations_dataset}.quarantine")
     names = [column.name for column in table_columns("quarantine")]
     columns = ", ".join(f"`{name}`" for name in names)
-    shown = ", ".join(f"`{name}`" for name in run.plan.columns)
-    keys = ", ".join(f"`{name}`" for name in run.spec.features.keys)
+    shown = ", ".join(f"`{name}` AS `{name}`" for name in run.plan.columns)
+    keys = ", ".join(f"`{name}` AS `{name}`" for name in run.spec.features.keys)
     run.warehouse.query(
         f"MERGE {table} AS kept\nUSING (\n"
         "  SELECT @run_id AS run_id, @pipeline AS pipeline, @partition AS partition_date, _rejected_by AS rules,\n"

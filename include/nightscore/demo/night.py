@@ -55,7 +55,7 @@ def run_through_airflow(server: AirflowServer, partition: dt.date, tell: Tell) -
         return "success"
     server.call("PATCH", f"/dags/{dag_id}?update_mask=is_paused", {"is_paused": False})
     if runs and runs[0]["state"] == "failed":
-        body = {"logical_date": None, "partition_key": partition.isoformat(), "conf": {}}
+        body: Json = {"logical_date": None, "partition_key": partition.isoformat(), "conf": {}}
         server.call("POST", f"/dags/{dag_id}/dagRuns", body)
     tell(f"Airflow scores {partition}: {server.url}/dags/{dag_id}")
     _await(

@@ -14,6 +14,7 @@ from nightscore.objects import to_json
 MANIFEST_FILE = "manifest.json"
 
 Task = Literal["binary", "multiclass", "regression"]
+MissingText = Literal["nan", "none"]
 InputType = Literal["int64", "double", "float", "bool", "string", "category<string>", "category<int64>"]
 
 
@@ -53,6 +54,7 @@ class Manifest(_Part):
         classes: a classifier's labels in the order of its probabilities, as text.
         named_inputs: whether the estimator was fitted with column names, and is called with them.
         inputs: its columns, in its order.
+        missing_text: how a NULL among text or booleans looked to the estimator when it was fitted.
         files: name → digest and size of every file.
         types: the classes that constructing it creates, beyond those its format trusts anyway.
         libraries: versions of what it was registered with.
@@ -71,6 +73,7 @@ class Manifest(_Part):
     classes: tuple[str, ...] = ()
     named_inputs: bool
     inputs: Annotated[tuple[Input, ...], Field(min_length=1)]
+    missing_text: MissingText = "nan"
     files: dict[str, File]
     types: tuple[str, ...] = ()
     libraries: dict[str, str]

@@ -39,7 +39,9 @@ class Model:
         """Return float64 predictions: probabilities, shape (rows, classes), or a regressor's values, shape (rows,)."""
         import numpy as np
 
-        features = decode(batch, self.manifest.inputs, named=self.manifest.named_inputs)
+        features = decode(
+            batch, self.manifest.inputs, named=self.manifest.named_inputs, missing_text=self.manifest.missing_text
+        )
         if self.manifest.task == "regression":
             values = np.asarray(self.estimator.predict(features), dtype=np.float64)
             return values.reshape(batch.num_rows)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nightscore.errors import ConfigurationError, listed, near_miss, shorten
-from nightscore.registry.manifest import Input, InputType
+from nightscore.registry.manifest import Input, InputType, MissingText
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,11 +113,14 @@ def input_type(name: str, arrow_type: "pa.DataType") -> InputType:
     )
 
 
-def decode(batch: "pa.RecordBatch | pa.Table", inputs: Sequence[Input], *, named: bool) -> Any:
+def decode(
+    batch: "pa.RecordBatch | pa.Table", inputs: Sequence[Input], *, named: bool, missing_text: MissingText = "nan"
+) -> Any:
     """Return a batch as the estimator takes it: a DataFrame with its names, or a float64 matrix (rows, inputs).
 
     The batch holds the columns of `inputs` in any order and case. An integer column without NULLs stays int64, with
-    NULLs it is float64 with NaN, exactly as pandas reads Parquet.
+    NULLs it is float64 with NaN, exactly as pandas reads Parquet. A NULL among text or booleans becomes NaN or None:
+    to an encoder that has learnt the one as a category, the other is unknown, and the prediction silently another.
     """
     import pyarrow as pa
 
@@ -125,10 +128,22 @@ def decode(batch: "pa.RecordBatch | pa.Table", inputs: Sequence[Input], *, named
     columns = [batch.column(by_name[item.name.lower()]).cast(_arrow_type(item.type)) for item in inputs]
     table = pa.table(columns, names=[item.name for item in inputs])
     frame = table.to_pandas(split_blocks=True)
-    for item in inputs:
+    for item, column in zip(inputs, table.columns, strict=True):
         if item.type.startswith("category"):
             frame[item.name] = frame[item.name].astype("category")
+        elif item.type in ("string", "bool") and column.null_count:
+            frame[item.name] = _with_missing(column, missing_text)
     return frame if named else frame.to_numpy(dtype="float64")
+
+
+def _with_missing(column: "pa.ChunkedArray", missing_text: MissingText) -> Any:
+    import pandas as pd
+
+    series = pd.Series(column.to_numpy(), dtype=object)  # NULL is None here
+    if missing_text == "none":
+        return series
+    filled = series.where(series.notna(), float("nan"))
+    return filled.astype("str") if column.type == "string" else filled
 
 
 def faults(inputs: Sequence[Input], columns: Mapping[str, str]) -> list[str]:

@@ -131,6 +131,7 @@ class Registry:
             inputs=tuple(
                 Input(name=field.name, type=input_type(field.name, field.type), nullable=False) for field in rows.schema
             ),
+            missing_text=sklearn_skops.missing_text(estimator),
             files={sklearn_skops.FILE: File(sha256=digest(data), size=len(data))},
             types=types,
             libraries=sklearn_skops.libraries(),

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from nightscore.errors import ConfigurationError, listed, shorten
-from nightscore.registry.manifest import Task
+from nightscore.registry.manifest import MissingText, Task
 
 FORMAT = "sklearn-skops"
 FILE = "model.skops"
@@ -110,6 +110,32 @@ def construct(what: str, data: bytes) -> Any:
     except Exception as error:
         # Anything may go wrong between two versions of scikit-learn; the manifest says which one wrote the file.
         raise ArtifactError(f"{what} cannot be loaded here: {shorten(error, 400)}") from error
+
+
+def missing_text(estimator: Any) -> MissingText:
+    """Return how missing text looked when the estimator was fitted: as NaN, or as None where it has learnt None.
+
+    Encoders keep the categories they have seen, and imputers what they replace; both tell None from NaN.
+    """
+    from sklearn.base import BaseEstimator
+
+    waiting, seen = [estimator], set()
+    while waiting:
+        found = waiting.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        if isinstance(found, (list, tuple)):
+            waiting.extend(found)
+        elif isinstance(found, dict):
+            waiting.extend(found.values())
+        elif isinstance(found, BaseEstimator):
+            if getattr(found, "missing_values", 0) is None:
+                return "none"
+            if any(label is None for labels in getattr(found, "categories_", ()) for label in labels):
+                return "none"
+            waiting.extend(vars(found).values())
+    return "nan"
 
 
 def libraries() -> dict[str, str]:
