@@ -8,7 +8,7 @@ from typing import TypeVar
 from nightscore.errors import ConfigurationError
 from nightscore.gates.expectations import require_expectations
 from nightscore.plan import require_columns, source_columns
-from nightscore.predictions import prediction_columns, table_faults
+from nightscore.prediction_schema import prediction_columns, table_faults
 from nightscore.run import Services
 from nightscore.snapshot import frozen_select
 from nightscore.spec import Spec

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nightscore import __version__
 from nightscore.errors import ConfigurationError, GateRefusedError, listed, near_miss
 from nightscore.objects import to_json
+from nightscore.prediction_schema import prediction_columns, require_table_fits
 from nightscore.records import RunRecords, is_finished
 from nightscore.registry.signature import SignatureError, faults
 from nightscore.registry.store import Registry, Version
@@ -158,10 +159,12 @@ def plan(
 
     Raises:
         EmptyPartitionError: there is nothing to score.
+        PredictionsTableError: the predictions table exists and cannot hold the predictions.
         ConfigurationError: a table, column or model is missing or does not fit.
     """
     version = registry.resolve(model or spec.model)
     columns, partition_type = require_columns(spec, version, warehouse)
+    replaces_rows = _replaced_rows(spec, partition, version, columns, warehouse)
     snapshot_time, rows = _count(spec, partition, partition_type, warehouse)
     estimate = warehouse.estimate(
         frozen_select(spec, columns, partition_type, snapshot_time),
@@ -203,7 +206,7 @@ def plan(
             rows=rows,
             estimated_bytes=estimate.bytes,
             sources=sources,
-            replaces_rows=_published_rows(spec, partition, warehouse),
+            replaces_rows=replaces_rows,
             dry_run=dry_run,
             reason=reason,
             planned_by=getpass.getuser(),
@@ -310,9 +313,16 @@ def _modified(warehouse: Warehouse, table: str) -> str:
     return found.modified.isoformat() if found is not None and found.modified is not None else ""
 
 
-def _published_rows(spec: Spec, partition: dt.date, warehouse: Warehouse) -> int:
-    if warehouse.find_table(spec.predictions.table) is None:
+def _replaced_rows(
+    spec: Spec, partition: dt.date, version: Version, columns: Mapping[str, str], warehouse: Warehouse
+) -> int:
+    """Return how many rows a publication will replace; a table that cannot take it is refused before anything runs."""
+    found = warehouse.find_table(spec.predictions.table)
+    if found is None:
         return 0
+    keys = {key: columns[key] for key in spec.features.keys}
+    wanted = prediction_columns(version.manifest.name, keys, spec.features.partition, version.manifest.task)
+    require_table_fits(spec, found, wanted)
     [row] = warehouse.query(
         f"SELECT COUNT(*) AS n FROM {warehouse.quoted(spec.predictions.table)} "
         f"WHERE `{spec.features.partition}` = @partition",

@@ -1,68 +1,25 @@
-"""The predictions table: its columns, staging what was scored, and replacing one partition in one statement."""
+"""Staging what was scored, and publishing it: one partition of the predictions table replaced in one statement."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
-from nightscore.errors import ConfigurationError, TransientError, listed
+from nightscore.errors import ConfigurationError, TransientError
 from nightscore.objects import Json
+from nightscore.plan import Plan
+from nightscore.prediction_schema import prediction_columns, require_table_fits
+from nightscore.run import Run
 from nightscore.warehouse import Column, translated
 
-if TYPE_CHECKING:
-    from google.cloud import bigquery
-
-    from nightscore.plan import Plan
-    from nightscore.run import Run
-
 MOST_CLUSTERING = 4  # BigQuery's limit
-
-
-class PredictionsTableError(ConfigurationError):
-    """The predictions table exists and cannot hold these predictions."""
 
 
 class PublicationError(TransientError):
     """After publishing, the partition does not hold what was staged."""
 
 
-def prediction_columns(model: str, key_types: Mapping[str, str], partition: str, task: str) -> tuple[Column, ...]:
-    """Return the columns of the predictions table.
-
-    Args:
-        model: the model's name, for the descriptions.
-        key_types: name → GoogleSQL type of the keys.
-        partition: the partition column.
-        task: what the model predicts: `binary`, `multiclass` or `regression`.
-    """
-    keys = [Column(name, kind, "REQUIRED", "Key of the scored row.") for name, kind in key_types.items()]
-    if task == "binary":
-        values = [Column("score", "FLOAT64", "REQUIRED", f"Probability of the positive class by {model}.")]
-    elif task == "regression":
-        values = [Column("prediction", "FLOAT64", "REQUIRED", f"Value predicted by {model}.")]
-    else:
-        pair = (
-            Column("label", "STRING", "NULLABLE", "A class."),
-            Column("probability", "FLOAT64", "NULLABLE", "Its probability."),
-        )
-        values = [
-            Column("prediction", "STRING", "REQUIRED", f"Most probable class by {model}."),
-            Column("probabilities", "STRUCT", "REPEATED", "Every class and its probability.", pair),
-        ]
-    return (
-        *keys,
-        Column(partition, "DATE", "REQUIRED", "Scoring date: the partition."),
-        *values,
-        Column("model_version", "STRING", "REQUIRED", "Model and version that predicted: name/version."),
-        Column("run_id", "STRING", "REQUIRED", "Run that published the row."),
-        Column("scored_at", "TIMESTAMP", "REQUIRED", "When the run was planned."),
-    )
-
-
-def columns_of(plan: "Plan", task: str) -> tuple[Column, ...]:
+def columns_of(plan: Plan, task: str) -> tuple[Column, ...]:
     """Return the columns of a run's predictions."""
     return prediction_columns(plan.model.name, plan.key_types, plan.spec.features.partition, task)
 
 
-def stage(run: "Run", task: str) -> int:
+def stage(run: Run, task: str) -> int:
     """Load the parts that the receipts name into the run's staging table; return the number of rows."""
     columns = [
         Column(c.name, c.type, "NULLABLE" if c.mode == "REQUIRED" else c.mode, c.description, c.fields)
@@ -80,7 +37,7 @@ def stage(run: "Run", task: str) -> int:
     )
 
 
-def publish(run: "Run") -> Json:
+def publish(run: Run) -> Json:
     """Replace the partition of the predictions table by the staged rows, in one MERGE; return its record.
 
     Readers see the earlier partition or this one, never a mixture and never a hole.
@@ -132,7 +89,7 @@ def publish(run: "Run") -> Json:
     }
 
 
-def ensure_table(run: "Run", columns: tuple[Column, ...]) -> None:
+def ensure_table(run: Run, columns: tuple[Column, ...]) -> None:
     """Create the predictions table where there is none; it is partitioned by day and clustered by the keys.
 
     Raises:
@@ -152,24 +109,4 @@ def ensure_table(run: "Run", columns: tuple[Column, ...]) -> None:
         with translated(f"creating {table}"):
             warehouse.client.create_table(wanted, exists_ok=True)
         return
-    if faults := table_faults(found, partition, columns):
-        raise PredictionsTableError(
-            f"{run.spec.name}: predictions.table: {table} exists and cannot hold these predictions: {listed(faults)}. "
-            "Name another table, or change this one."
-        )
-
-
-def table_faults(table: "bigquery.Table", partition: str, columns: Sequence[Column]) -> list[str]:
-    """Return what keeps an existing table from taking these columns; further columns must be NULLABLE."""
-    there = {field.name.lower(): Column.from_api(field) for field in table.schema}
-    faults: list[str] = []
-    for column in columns:
-        found = there.pop(column.name.lower(), None)
-        if found is None:
-            faults.append(f"the column {column.name} ({column.type}) is missing")
-        elif (found.type, found.mode == "REPEATED") != (column.type, column.mode == "REPEATED"):
-            faults.append(f"the column {column.name} is {found.type} and not {column.type}")
-    faults.extend(f"the column {c.name} is REQUIRED and has no value" for c in there.values() if c.mode == "REQUIRED")
-    if table.time_partitioning is None or table.time_partitioning.field != partition:
-        faults.append(f"it is not partitioned by day on {partition}")
-    return faults
+    require_table_fits(run.spec, found, columns)

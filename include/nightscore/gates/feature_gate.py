@@ -33,8 +33,8 @@ def feature_gate(run: Run) -> Json:
 def _rejections(run: Run, frozen: Json) -> list[str]:
     rows, rejected = int(frozen["rows"]), int(frozen["rejected"])
     allowed = run.spec.checks.max_rejected
-    if rows == 0:
-        return ["the frozen partition holds no row"]
+    if rejected == rows:
+        return [f"of {rows:,} frozen rows none is left to score"]
     if rejected > allowed * rows:
         rules = ", ".join(f"{name} {count:,}" for name, count in frozen["rejected_by_rule"].items() if count)
         return [

@@ -194,10 +194,18 @@ def test_row_rules_keep_rows_out_and_put_them_into_quarantine(cards):
 
 
 def test_too_many_rejected_rows_stop_the_run(cards):
-    spec = cards.spec(features={"reject": {"adult": "age >= 18"}}, checks={"max_rejected": "1%"})
+    old = sum(age > 60 for age in cards.table["age"].to_pylist())
+    spec = cards.spec(features={"reject": {"old": "age > 60", "never": "age < 0"}}, checks={"max_rejected": "1%"})
+    share = f"{old / 3_000:.2%}"
     with pytest.raises(
-        GateStoppedError, match=r"3,000 of 3,000 rows were rejected \(100.00%\), 1.00% is allowed: adult"
+        GateStoppedError, match=rf"{old:,} of 3,000 rows were rejected \({share}\), 1.00% is allowed: old"
     ):
+        cards.run(spec)
+
+
+def test_a_night_of_which_every_row_is_rejected_is_refused(cards):
+    spec = cards.spec(features={"reject": {"adult": "age >= 18"}}, checks={"max_rejected": "100%"})
+    with pytest.raises(GateStoppedError, match="of 3,000 frozen rows none is left to score"):
         cards.run(spec)
 
 

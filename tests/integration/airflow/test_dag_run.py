@@ -1,0 +1,153 @@
+"""A pipeline's DAG, run whole: states, XCom, asset events, failures."""
+
+import datetime as dt
+import functools
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import yaml
+from sklearn.linear_model import LogisticRegression
+
+from nightscore.orchestration.factory import iter_dags
+from nightscore.records import RunRecords, run_ids
+
+DAY = "2026-11-19"
+
+
+@pytest.fixture
+def cards(pipelines):
+    """A pipeline with 500 accounts of one night, and a champion."""
+    frame = pd.DataFrame({"balance": np.linspace(0, 1, 500)})
+    table = pa.table({"id": range(500), "balance": frame.balance.to_numpy()})
+    table = table.append_column("snapshot_date", pa.array([dt.date(2026, 11, 19)] * 500, pa.date32()))
+    pipelines.write("features", table)
+    pipelines.register(LogisticRegression().fit(frame, frame.balance > 0.5), table.select(["balance"]))
+    pipelines.add_pipeline(pipelines.spec_text(schedule="0 2 * * *", limits={"shards": 3}))
+    return pipelines
+
+
+def dag_of(cards):
+    [dag] = iter_dags(cards.pipelines)
+    return dag
+
+
+def test_a_night_through_airflow(cards, run_dag):
+    run, states = run_dag(dag_of(cards), partition_key=DAY)
+    assert run.state == "success"
+    assert states == {
+        ("plan", -1): "success",
+        ("freeze", -1): "success",
+        ("feature_gate", -1): "success",
+        ("score", 0): "success",
+        ("score", 1): "success",
+        ("score", 2): "success",
+        ("prediction_gate", -1): "success",
+        ("publish", -1): "success",
+        ("record", -1): "success",
+    }
+    assert cards.published().num_rows == 500
+    labels = {ti.map_index: ti.rendered_map_index for ti in run.get_task_instances() if ti.task_id == "score"}
+    assert labels == {0: "shard 1 of 3", 1: "shard 2 of 3", 2: "shard 3 of 3"}
+
+
+def test_the_assets_event_carries_partition_rows_and_version(cards, run_dag):
+    run, _ = run_dag(dag_of(cards), partition_key=DAY)
+    [run_id] = run_ids(cards.services.bucket, cards.name)
+    [event] = events_of(run)
+    assert event.asset.name == f"{cards.name}.predictions"
+    assert event.partition_key == DAY
+    assert event.extra == {"partition": DAY, "rows": 500, "model_version": f"{cards.name}/1", "run_id": run_id}
+
+
+def test_a_manual_run_takes_its_date_model_and_reason_from_the_form(cards, run_dag):
+    cards.register(LogisticRegression(C=0.1).fit(*rows()), pa.Table.from_pandas(rows()[0]), alias="challenger")
+    conf = {"partition": DAY, "model": f"{cards.name}@challenger", "reason": "compare"}
+    run, _ = run_dag(dag_of(cards), conf)
+    assert run.state == "success"
+    [run_id] = run_ids(cards.services.bucket, cards.name)
+    summary = RunRecords(cards.services.bucket, cards.name, run_id).read("run")
+    assert (summary["model_version"], summary["reason"]) == (f"{cards.name}/2", "compare")
+    [event] = events_of(run)
+    assert event.partition_key == DAY
+
+
+def test_a_dry_run_skips_publish_and_emits_nothing(cards, run_dag):
+    run, states = run_dag(dag_of(cards), {"dry_run": True}, partition_key=DAY)
+    assert run.state == "success"
+    assert states["publish", -1] == "skipped"
+    assert states["record", -1] == "success"
+    assert events_of(run) == []
+    assert cards.services.warehouse.find_table(f"{cards.name}.predictions") is None
+
+
+def test_a_refused_night_fails_the_run_and_is_recorded(cards, run_dag):
+    checks = {"features": [{"expect": "expect_table_row_count_to_be_between", "min_value": 1000}]}
+    cards.add_pipeline(cards.spec_text(schedule="0 2 * * *", checks=checks))
+    run, states = run_dag(dag_of(cards), partition_key=DAY)
+    assert run.state == "failed"
+    assert states["feature_gate", -1] == "failed"
+    assert states["publish", -1] == "upstream_failed"
+    assert states["record", -1] == "failed"
+    [run_id] = run_ids(cards.services.bucket, cards.name)
+    summary = RunRecords(cards.services.bucket, cards.name, run_id).read("run")
+    assert summary["status"] == "refused"
+    assert summary["stopped_by"] == ["expect_table_row_count_to_be_between: wanted min_value 1000, seen 500"]
+    assert events_of(run) == []
+
+
+def test_a_publication_that_fails_makes_the_run_fail(cards, run_dag, monkeypatch):
+    """The staged predictions vanish between their gate and the MERGE."""
+    dag = dag_of(cards)
+    publish = dag.get_task("publish")
+
+    def lose_what_was_staged(body, pipeline, run, **context):
+        table = f"nightscore_staging.{pipeline}__{run.replace('-', '')}__staged"
+        cards.services.warehouse.client.delete_table(table)
+        body(pipeline, run, **context)
+
+    body = functools.partial(lose_what_was_staged, publish.python_callable)
+    monkeypatch.setattr(publish, "python_callable", body)
+    run, states = run_dag(dag, partition_key=DAY)
+    assert run.state == "failed"
+    assert states["prediction_gate", -1] == "success"
+    assert states["publish", -1] == "failed"
+    assert states["record", -1] == "failed"
+    assert events_of(run) == []
+    [recorded] = cards.sql(f"SELECT status FROM nightscore_operations.runs WHERE pipeline = '{cards.name}'")
+    assert recorded == {"status": "failed"}
+
+
+def test_a_run_without_a_date_fails_and_publishes_nothing(cards, run_dag):
+    run, states = run_dag(dag_of(cards))
+    assert run.state == "failed"
+    assert states["plan", -1] == "failed"
+    assert states["record", -1] == "failed"
+
+
+def test_a_broken_spec_fails_its_own_dag_only(cards, run_dag):
+    cards.add_pipeline(yaml.safe_dump({"features": {}}), name="broken")
+    dags = {dag.dag_id: dag for dag in iter_dags(cards.pipelines)}
+    run, _ = run_dag(dags["score_broken"], partition_key=DAY)
+    assert run.state == "failed"
+    run, _ = run_dag(dags[f"score_{cards.name}"], partition_key=DAY)
+    assert run.state == "success"
+
+
+def rows():
+    frame = pd.DataFrame({"balance": np.linspace(0, 1, 500)})
+    return frame, frame.balance > 0.5
+
+
+def events_of(run):
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+    from sqlalchemy.orm import joinedload
+
+    with create_session() as session:
+        query = select(AssetEvent).where(AssetEvent.source_run_id == run.run_id, AssetEvent.source_dag_id == run.dag_id)
+        found = list(session.scalars(query.options(joinedload(AssetEvent.asset))))
+        session.expunge_all()
+    return found
