@@ -26,6 +26,18 @@ def parse_partition(text: str) -> dt.date:
         raise ArgumentError(f"{shorten(text)!r} is not a scoring date; write it like 2026-11-19.") from error
 
 
+def require_name(text: str, what: str) -> None:
+    """Check that a model or an alias can have this name; `what` is it called in the message.
+
+    Raises:
+        ArgumentError: it cannot.
+    """
+    if not re.fullmatch(MODEL_NAME, text):
+        raise ArgumentError(
+            f"{shorten(text)!r} is not {what}; use lower-case letters, digits, - and _, and begin with a letter."
+        )
+
+
 def parse_model(text: str) -> ModelReference:
     """Return the model that `NAME`, `NAME@ALIAS` or `NAME@VERSION` means.
 
@@ -35,9 +47,10 @@ def parse_model(text: str) -> ModelReference:
     >>> str(parse_model("credit_default@7"))
     'credit_default@7'
     """
-    name, _, which = text.partition("@")
-    if not re.fullmatch(MODEL_NAME, name) or not re.fullmatch(rf"[1-9][0-9]*|{MODEL_NAME}", which or "champion"):
+    name, sign, which = text.partition("@")
+    which = which if sign else "champion"
+    if not re.fullmatch(MODEL_NAME, name) or not re.fullmatch(rf"[1-9][0-9]*|{MODEL_NAME}", which):
         raise ArgumentError(f"{shorten(text)!r} is not a model; write NAME@ALIAS or NAME@VERSION.")
     if which.isdigit():
         return ModelReference(name=name, version=int(which))
-    return ModelReference(name=name, alias=which or "champion")
+    return ModelReference(name=name, alias=which)

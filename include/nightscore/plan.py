@@ -26,7 +26,7 @@ from nightscore.prediction_schema import prediction_columns, require_table_fits
 from nightscore.records import RunRecords, is_finished
 from nightscore.registry.signature import SignatureError, faults
 from nightscore.registry.store import Registry, Version
-from nightscore.snapshot import PARTITION_TYPES, frozen_select, where_partition
+from nightscore.snapshot_sql import PARTITION_TYPES, frozen_select, where_partition
 from nightscore.spec import ModelReference, Spec
 from nightscore.warehouse import Column, Warehouse
 

@@ -1,11 +1,14 @@
 """Telling whoever watches what a run is doing: a terminal, a log, nobody."""
 
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from nightscore.objects import Json
 
 log = logging.getLogger("nightscore")
+
+Tell = Callable[[str], None]  # is given a sentence about what is being done
 
 
 class Progress(Protocol):

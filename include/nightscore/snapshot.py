@@ -5,20 +5,12 @@ partitioned by `_shard`, a function of the keys alone, so that a shard reads its
 the same rows.
 """
 
-import datetime as dt
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
 from nightscore.objects import Json
-from nightscore.spec import Spec
-
-if TYPE_CHECKING:
-    from nightscore.run import Run
-
-PARTITION_TYPES = ("DATE", "DATETIME", "TIMESTAMP")
+from nightscore.run import Run
+from nightscore.snapshot_sql import frozen_select
 
 
-def freeze(run: "Run") -> Json:
+def freeze(run: Run) -> Json:
     """Copy the partition's rows into the run's snapshot table; return its record.
 
     A row carries, beside its columns, `_key_hash` (INT64 ≥ 0, from MD5 of the keys), `_shard` (`_key_hash` modulo the
@@ -71,67 +63,3 @@ def freeze(run: "Run") -> Json:
         "bytes_processed": result.bytes_processed,
         "job_id": result.job_id,
     }
-
-
-def frozen_select(
-    spec: Spec, columns: Mapping[str, str], partition_type: str, snapshot_time: dt.datetime | None
-) -> str:
-    """Return the SELECT that freezing runs, with the parameters `@partition` and, for a table, `@snapshot_time`.
-
-    Args:
-        spec: the pipeline.
-        columns: name → GoogleSQL type of the columns to freeze.
-        partition_type: GoogleSQL type of the partition column in the source.
-        snapshot_time: the pinned time, or None for a query.
-    """
-    partition = spec.features.partition
-    names = [f"DATE(`{name}`) AS `{name}`" if name.lower() == partition.lower() else f"`{name}`" for name in columns]
-    if spec.features.table:
-        pinned = " FOR SYSTEM_TIME AS OF @snapshot_time" if snapshot_time is not None else ""
-        source = f"`{spec.features.table}`{pinned}"
-    else:
-        source = f"(\n{spec.features.query}\n)"
-    return (
-        f"SELECT {', '.join(names)},\n"
-        f"  {key_hash(spec.features.keys)} AS _key_hash,\n"
-        f"  {rejected_by(spec.features.reject)} AS _rejected_by\n"
-        f"FROM {source}\n"
-        f"WHERE {where_partition(partition, partition_type)}"
-    )
-
-
-def key_hash(keys: Sequence[str]) -> str:
-    """Return GoogleSQL for 60 bits of MD5 of the keys, as INT64 ≥ 0.
-
-    Each key is preceded by its length, so that ('a', 'bc') and ('ab', 'c') differ. FARM_FINGERPRINT would be shorter,
-    but local servers take a minute per million rows for it.
-
-    >>> key_hash(["id"])[:60]
-    "CAST(CONCAT('0x', SUBSTR(TO_HEX(MD5(CONCAT(CAST(LENGTH(CAST("
-    """
-    parts = [f"CAST(LENGTH(CAST(`{k}` AS STRING)) AS STRING), ':', CAST(`{k}` AS STRING)" for k in keys]
-    return f"CAST(CONCAT('0x', SUBSTR(TO_HEX(MD5(CONCAT({', '.join(parts)}))), 1, 15)) AS INT64)"
-
-
-def rejected_by(rules: Mapping[str, str]) -> str:
-    """Return GoogleSQL for the names of the rules that hit, joined by commas, NULL when none does.
-
-    >>> rejected_by({})
-    'CAST(NULL AS STRING)'
-    """
-    if not rules:
-        return "CAST(NULL AS STRING)"
-    # The line break ends a comment that a rule may close with.
-    hits = ", ".join(f"IF((\n{condition}\n), '{name},', '')" for name, condition in rules.items())
-    return f"NULLIF(RTRIM(CONCAT({hits}), ','), '')"
-
-
-def where_partition(column: str, kind: str) -> str:
-    """Return the condition that picks the rows of `@partition`, in a form that lets BigQuery prune the other days.
-
-    >>> where_partition("d", "DATE")
-    '`d` = @partition'
-    """
-    if kind == "DATE":
-        return f"`{column}` = @partition"
-    return f"`{column}` >= {kind}(@partition) AND `{column}` < {kind}(DATE_ADD(@partition, INTERVAL 1 DAY))"

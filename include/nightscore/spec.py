@@ -70,6 +70,10 @@ def parse_days(value: object) -> object:
     return dt.timedelta(days=int(match[1]))
 
 
+def _there_and_back(moment: dt.datetime, zone: dt.tzinfo) -> dt.datetime:
+    return moment.replace(tzinfo=zone).astimezone(dt.UTC).astimezone(zone).replace(tzinfo=None)
+
+
 def skipped_tick(cron: str, timezone: str, year: int = 2027) -> dt.datetime | None:
     """Return a local time of the schedule that does not exist because the clock is put forward, or None.
 
@@ -89,15 +93,15 @@ def skipped_tick(cron: str, timezone: str, year: int = 2027) -> dt.datetime | No
         if after > before:
             minutes = (day + dt.timedelta(minutes=minute) for minute in range(24 * 60))
             # A wall clock time that does not exist comes back as another one from a trip through UTC.
-            gap = [m for m in minutes if m.replace(tzinfo=zone).astimezone(dt.UTC).astimezone(zone).hour != m.hour]
+            gap = [m for m in minutes if _there_and_back(m, zone) != m]
             for minute in gap:
                 if croniter.match(cron, minute):
                     return minute
     return None
 
 
-Column = Annotated[str, Field(pattern=rf"^{IDENTIFIER}$", examples=["account_id"])]
-Table = Annotated[str, Field(pattern=rf"^{TABLE}$", examples=["features.card_accounts"])]
+Column = Annotated[str, Field(pattern=rf"^{IDENTIFIER}$")]
+Table = Annotated[str, Field(pattern=rf"^{TABLE}$")]
 Share = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=float | str), Field(ge=0, le=1)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
 Days = Annotated[
@@ -119,10 +123,10 @@ class Schedule(Part):
     cron: Annotated[str, Field(examples=["0 2 * * *"])]
     """A cron expression of five fields."""
 
-    timezone: str = "UTC"
+    timezone: Annotated[str, Field(examples=["Europe/Amsterdam"])] = "UTC"
     """The IANA time zone that the cron expression is read in."""
 
-    offset: Annotated[int, Field(ge=-366, le=366)] = -1
+    offset: Annotated[int, Field(ge=-366, le=366, examples=[0])] = -1
     """Which tick of the schedule names the partition: 0 the run's own, -1 the one before, a nightly run's yesterday."""
 
     def latest_partition(self, now: dt.datetime) -> dt.date:
@@ -182,19 +186,22 @@ class Schedule(Part):
 class Features(Part):
     """Where the rows to score come from."""
 
-    table: Table | None = None
+    table: Annotated[Table | None, Field(examples=["features.card_accounts"])] = None
     """The feature table, `dataset.table` or `project.dataset.table`. Give this or `sql`."""
 
-    sql: Annotated[str, Field(pattern=rf"^{SQL_FILE}$")] | None = None
+    sql: Annotated[Annotated[str, Field(pattern=rf"^{SQL_FILE}$")] | None, Field(examples=["features.sql"])] = None
     """A file beside `pipeline.yaml` with one GoogleSQL SELECT; the query may use the parameter `@partition` (DATE)."""
 
-    partition: Column
+    partition: Annotated[Column, Field(examples=["snapshot_date"])]
     """The column that says which day a row belongs to: DATE, DATETIME or TIMESTAMP."""
 
-    keys: Annotated[tuple[Column, ...], Field(min_length=1, max_length=8)]
+    keys: Annotated[tuple[Column, ...], Field(min_length=1, max_length=8, examples=[["account_id"]])]
     """The columns that together name a row of a partition: INT64, STRING or DATE; never NULL, never twice."""
 
-    reject: dict[Column, Annotated[str, Field(min_length=1, max_length=10_000)]] = {}
+    reject: Annotated[
+        dict[Column, Annotated[str, Field(min_length=1, max_length=10_000)]],
+        Field(examples=[{"impossible_age": "age NOT BETWEEN 18 AND 110"}]),
+    ] = {}
     """Row rules: a name and a GoogleSQL condition each. A row for which one is true is not scored but quarantined."""
 
     query: Annotated[str | None, Field(json_schema_extra={"hidden": True})] = None
@@ -223,13 +230,13 @@ class Features(Part):
 class ModelReference(Part):
     """Which model scores the rows."""
 
-    name: Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")]
+    name: Annotated[str, Field(pattern=rf"^{MODEL_NAME}$", examples=["credit_default"])]
     """The model's name in the registry."""
 
-    alias: Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")] = "champion"
+    alias: Annotated[str, Field(pattern=rf"^{MODEL_NAME}$", examples=["challenger"])] = "champion"
     """The alias to resolve when a run is planned."""
 
-    version: Annotated[int, Field(ge=1)] | None = None
+    version: Annotated[Annotated[int, Field(ge=1)] | None, Field(examples=[7])] = None
     """A version number instead of an alias: the pipeline then stays on it."""
 
     def __str__(self) -> str:
@@ -244,7 +251,7 @@ class Expectation(Part):
     expect: Annotated[str, Field(pattern=r"^expect_[a-z0-9_]+$", examples=["expect_column_values_to_not_be_null"])]
     """The expectation's name."""
 
-    severity: Literal["critical", "warning"] = "critical"
+    severity: Annotated[Literal["critical", "warning"], Field(examples=["warning"])] = "critical"
     """A critical failure stops the run; a warning is recorded."""
 
     @property
@@ -264,36 +271,42 @@ class Expectation(Part):
 class Checks(Part):
     """What must hold before scoring and before publishing."""
 
-    features: tuple[Expectation, ...] = ()
+    features: Annotated[
+        tuple[Expectation, ...],
+        Field(examples=[[{"expect": "expect_table_row_count_to_be_between", "min_value": 1000}]]),
+    ] = ()
     """Checked on the frozen rows that are to be scored."""
 
-    predictions: tuple[Expectation, ...] = ()
+    predictions: Annotated[
+        tuple[Expectation, ...],
+        Field(examples=[[{"expect": "expect_column_mean_to_be_between", "column": "score", "max_value": 0.4}]]),
+    ] = ()
     """Checked on the staged predictions."""
 
-    max_rejected: Share = 0.0
+    max_rejected: Annotated[Share, Field(examples=["1%"])] = 0.0
     """The largest share of rows that row rules may reject; above it nothing is published."""
 
 
 class Predictions(Part):
     """Where the predictions go."""
 
-    table: Table
+    table: Annotated[Table, Field(examples=["predictions.credit_default"])]
     """The predictions table; created from the spec when it does not exist."""
 
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    threshold: Annotated[Annotated[float, Field(ge=0, le=1)] | None, Field(examples=[0.5])] = None
     """For a binary classifier: the score from which a row counts as flagged in the run's summary."""
 
 
 class Limits(Part):
     """What a run may cost."""
 
-    max_bytes_billed: Bytes | None = None
+    max_bytes_billed: Annotated[Bytes | None, Field(examples=["200GB"])] = None
     """The most bytes that one query of the run may bill, like 200GB."""
 
-    shards: Annotated[int, Field(ge=1, le=64)] | None = None
+    shards: Annotated[Annotated[int, Field(ge=1, le=64)] | None, Field(examples=[8])] = None
     """How many shards score in parallel; by default one for every 2 million rows, at most 64."""
 
-    parallel_shards: Annotated[int, Field(ge=1, le=64)] = 16
+    parallel_shards: Annotated[int, Field(ge=1, le=64, examples=[4])] = 16
     """How many of them one run may have in progress at once in Airflow."""
 
 
@@ -303,7 +316,7 @@ class Spec(Part):
     name: Annotated[str, Field(pattern=rf"^{PIPELINE_NAME}$", json_schema_extra={"hidden": True})]
     """The pipeline's name: the folder's."""
 
-    description: Annotated[str, Field(max_length=20_000)] = ""
+    description: Annotated[str, Field(max_length=20_000, examples=["Chance that an account defaults."])] = ""
     """What the predictions are and what to do when a night fails; the first lines of the DAG's page."""
 
     owner: Annotated[str, Field(min_length=1, max_length=250, examples=["risk-ml"])] = "nightscore"
@@ -314,6 +327,7 @@ class Spec(Part):
         BeforeValidator(
             lambda v: {"cron": v} if isinstance(v, str) else v, json_schema_input_type=str | Schedule | None
         ),
+        Field(examples=["0 2 * * *"]),
     ] = None
     """A cron expression, or a mapping with `cron`, `timezone` and `offset`. Without it, only triggers start a run."""
 
@@ -323,7 +337,7 @@ class Spec(Part):
     predictions: Predictions
     limits: Limits = Limits()
 
-    keep: Days = dt.timedelta(days=30)
+    keep: Annotated[Days, Field(examples=["90d"])] = dt.timedelta(days=30)
     """How long the frozen rows and the staged predictions of a run are kept, like 30d."""
 
     @model_validator(mode="after")

@@ -4,6 +4,9 @@ Every message begins with the pipeline's name and the path of the key, says what
 """
 
 import copy
+import datetime as dt
+import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from nightscore.errors import ConfigurationError, near_miss, shorten
 from nightscore.spec import (
     PIPELINE_NAME,
+    SQL_FILE,
     Checks,
     Expectation,
     Features,
@@ -40,7 +44,27 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "predictions": Predictions,
     "limits": Limits,
 }
-_HIDDEN = {"name", "query"}
+
+# What pydantic says of a value of the wrong kind, in the words of a YAML file.
+_KINDS: Mapping[str, str] = {
+    "string_type": "must be text",
+    "model_type": "must be a mapping",
+    "dict_type": "must be a mapping",
+    "tuple_type": "must be a list",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "too_short": "must hold at least {min_length}",
+    "too_long": "must hold at most {max_length}",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must be at most {max_length:,} characters long",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+}
 
 
 @dataclass(frozen=True)
@@ -85,10 +109,11 @@ def load_spec(name: str, folder: Path) -> Spec:
         PipelineNotFoundError: there is no such folder.
         SpecError: the file is not a valid spec.
     """
+    known = pipeline_names(folder)
+    if name not in known:
+        raise PipelineNotFoundError(name, folder, known)
     path = folder / name / SPEC_FILE
-    if not path.is_file() or path.parent.parent != folder:
-        raise PipelineNotFoundError(name, folder, pipeline_names(folder))
-    return parse_spec(name, path.read_text(), path.parent)
+    return parse_spec(name, _read_text(name, "", path), path.parent)
 
 
 def iter_specs(folder: Path) -> Iterator[Spec | SpecError]:
@@ -107,17 +132,28 @@ def parse_spec(name: str, text: str, folder: Path | None = None) -> Spec:
         SpecError: with every fault of the text.
     """
     content = _parse_yaml(name, text)
+    problems: list[Problem] = []
     if "name" in content:
-        raise SpecError(name, [Problem("name", "unknown key: the folder's name is the pipeline's name.")])
+        problems.append(Problem("name", "unknown key: the folder's name is the pipeline's name."))
     features = content.get("features")
     if isinstance(features, dict):
+        query: str | None = None
         if "query" in features:
-            raise SpecError(name, [Problem("features.query", f"unknown key. {near_miss('sql', ['sql'])}")])
-        content = {**content, "features": {**features, "query": _read_sql(name, features.get("sql"), folder)}}
+            problems.append(Problem("features.query", f"unknown key. {near_miss('sql', ['sql'])}"))
+        try:
+            query = _read_sql(name, features.get("sql"), folder)
+        except SpecError as error:
+            problems.extend(error.problems)
+        content = {**content, "features": {**features, "query": query}}
+    cause: Exception | None = None
     try:
-        return Spec.model_validate({**content, "name": name})
+        spec = Spec.model_validate({**content, "name": name})
     except ValidationError as error:
-        raise SpecError(name, [_problem(name, item) for item in error.errors()]) from error
+        problems.extend(_problems(name, error))
+        cause = error
+    if problems:
+        raise SpecError(name, problems) from cause
+    return spec
 
 
 def json_schema() -> dict[str, Any]:
@@ -129,10 +165,22 @@ def json_schema() -> dict[str, Any]:
             del properties[key]
             if key in part.get("required", []):
                 part["required"].remove(key)
+        for value in properties.values():
+            _drop_bounds(value)
+    # As the file writes it, and not as the duration that it becomes.
+    schema["properties"]["keep"]["default"] = f"{Spec.model_fields['keep'].default.days}d"
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "nightscore pipeline"
     schema["description"] = "A scoring pipeline of nightscore."
     return schema
+
+
+def _drop_bounds(value: dict[str, Any]) -> None:
+    """Remove the bounds of values written as text: pydantic names them in words that no JSON Schema has."""
+    for word in ("gt", "ge", "lt", "le"):
+        value.pop(word, None)
+    for option in value.get("anyOf", ()):
+        _drop_bounds(option)
 
 
 def _parse_yaml(name: str, text: str) -> dict[str, Any]:
@@ -141,11 +189,14 @@ def _parse_yaml(name: str, text: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise SpecError(name, [Problem("", f"not valid YAML{where}: {shorten(error.problem)}")]) from error
-    except yaml.YAMLError as error:
-        raise SpecError(name, [Problem("", f"not valid YAML: {shorten(error)}")]) from error
+        words = str(error.problem).replace("but found another document", "a second document begins here")
+        raise SpecError(name, [Problem("", f"not valid YAML{where}: {shorten(words)}.")]) from error
+    except RecursionError as error:
+        raise SpecError(name, [Problem("", "not valid YAML: lists are nested too deeply.")]) from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
+        raise SpecError(name, [Problem("", f"not valid YAML: {shorten(' '.join(str(error).split()))}.")]) from error
     if not isinstance(content, dict):
-        raise SpecError(name, [Problem("", "a spec is a mapping with at least features, model and predictions")])
+        raise SpecError(name, [Problem("", "a spec is a mapping with at least features, model and predictions.")])
     return content
 
 
@@ -155,6 +206,8 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, (str, int, float, bool)) and key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -165,58 +218,103 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def _read_sql(name: str, file: object, folder: Path | None) -> str | None:
-    if not isinstance(file, str):
-        return None
-    if folder is None or ".." in Path(file).parts or not (folder / file).is_file():
+    if not isinstance(file, str) or not re.fullmatch(SQL_FILE, file):
+        return None  # the spec says what is wrong with such a name; nothing is looked up by it
+    if folder is None or not (folder / file).is_file():
         there = sorted(path.name for path in folder.glob("*.sql")) if folder else []
-        raise SpecError(
-            name, [Problem("features.sql", f"there is no file {shorten(file)!r}. {near_miss(file, there)}")]
-        )
-    query = (folder / file).read_text().strip().rstrip(";")
+        hint = near_miss(file, there) if there else f"Put it beside {SPEC_FILE}."
+        raise SpecError(name, [Problem("features.sql", f"there is no file {shorten(file)!r}. {hint}")])
+    query = _read_text(name, "features.sql", folder / file).strip().rstrip(";")
     if not query:
         raise SpecError(name, [Problem("features.sql", f"the file {file!r} is empty.")])
     return query
 
 
+def _read_text(name: str, path: str, file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SpecError(name, [Problem(path, f"the file {file.name!r} is not UTF-8 text.")]) from error
+
+
+def _problems(name: str, error: ValidationError) -> list[Problem]:
+    items = error.errors()
+    # pydantic counts only the items that are valid; where one is not, "too few" is said of a list that is long enough.
+    faulty = {item["loc"][:-1] for item in items}
+    return [_problem(name, item) for item in items if item["type"] != "too_short" or item["loc"] not in faulty]
+
+
 def _problem(name: str, item: Mapping[str, Any]) -> Problem:
-    # pydantic puts the tags of a union and of validators among the keys; only what the file holds is a path.
-    location = [part for part in item["loc"] if not (isinstance(part, str) and ("[" in part or part == "Schedule"))]
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-    kind = item["type"]
+    location = [part for part in item["loc"] if part != "[key]"]  # pydantic's mark of a mapping's key
+    parents, last = location[:-1], location[-1] if location else ""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{shorten(part, 60)}" for part in location).lstrip(".")
+    kind, found = item["type"], item.get("input")
     if kind == "extra_forbidden":
-        parent = ".".join(str(part) for part in location[:-1] if isinstance(part, str))
-        part = _PARTS.get(parent)
-        allowed = [key for key in part.model_fields if key not in _HIDDEN] if part else []
-        return Problem(path, f"unknown key. {near_miss(str(location[-1]), allowed)}")
+        part = _PARTS[".".join(str(parent) for parent in parents if isinstance(parent, str))]
+        return Problem(path, f"unknown key. {near_miss(str(last), _keys(part))}")
+    if kind == "invalid_key" or (kind == "string_type" and item["loc"][-1] == "[key]"):
+        above = ".".join(str(parent) for parent in parents)
+        return Problem(above, f"a key must be text, found {_shown(kind, found)}.")
     if kind == "missing":
-        return Problem(path, "is required.")
+        # Where further keys are allowed, a misspelt one is not an error of its own.
+        near = difflib.get_close_matches(str(last), [key for key in found or () if isinstance(key, str)], n=1)
+        return Problem(path, f"is required; found `{near[0]}`." if near and last == "expect" else "is required.")
     if kind == "string_pattern_mismatch" and path == "name":
-        return Problem("", f"the folder's name {name!r} must match {PIPELINE_NAME}.")
-    return Problem(path, _sentence(path, kind, item["msg"], item.get("input")))
+        return Problem("", f"the folder's name {shorten(name)!r} must match {PIPELINE_NAME}.")
+    return Problem(path, _sentence(path, item))
 
 
-def _sentence(path: str, kind: str, message: str, found: object) -> str:
+def _keys(part: type[BaseModel]) -> list[str]:
+    return [
+        key
+        for key, field in part.model_fields.items()
+        if not (isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("hidden"))
+    ]
+
+
+def _sentence(path: str, item: Mapping[str, Any]) -> str:
+    kind, message, found = item["type"], item["msg"], item.get("input")
     if kind == "string_pattern_mismatch":
         return f"{shorten(found)!r} {_wanted(path)}"
     if kind == "value_error":
         return f"{message.removeprefix('Value error, ')}."
-    if isinstance(found, (dict, list)):
-        shown = "a mapping" if isinstance(found, dict) else "a list"
+    if kind == "model_type" and path == "schedule":
+        message = "must be a cron expression or a mapping"
+    elif kind in _KINDS:
+        message = _KINDS[kind].format(**_limits(path, item.get("ctx") or {}))
     else:
-        shown = shorten(repr(found))
-    if kind == "tuple_type":
-        return f"must be a list, found {shown}."
-    return f"{message[0].lower()}{message[1:]}, found {shown}."
+        message = f"{message[0].lower()}{message[1:]}"
+    return f"{message}, found {_shown(kind, found)}."
+
+
+def _limits(path: str, context: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message's figures as the file writes them: a time span in days, not as Python's object."""
+    if path != "keep":
+        return dict(context)
+    days = {"gt": "0d", "le": "3650d"}
+    return {key: days.get(key, value) for key, value in context.items()}
+
+
+def _shown(kind: str, found: object) -> str:
+    if found is None:
+        return "nothing"
+    if kind in ("too_short", "too_long") and isinstance(found, (list, tuple)):
+        return str(len(found))
+    if isinstance(found, (dict, list)):
+        return "a mapping" if isinstance(found, dict) else "a list"
+    return shorten(found if isinstance(found, dt.date) else repr(found))
 
 
 def _wanted(path: str) -> str:
     last = path.rsplit(".", 1)[-1]
     if last == "table":
         return "is not a table: write dataset.table or project.dataset.table, without a $partition."
-    if last == "sql":
-        return "is not a file beside pipeline.yaml: write a relative path ending in .sql."
+    if path == "features.sql":
+        return f"is not a file beside {SPEC_FILE}: write a relative path ending in .sql, without `..`."
     if last == "expect":
         return "is not an expectation: write Great Expectations' name, like expect_column_values_to_not_be_null."
     if path.startswith("model."):
-        return "is not a name: use lower-case letters, digits, - and _."
+        return "is not a name: use lower-case letters, digits, - and _, and begin with a letter."
+    if path.startswith("features.reject."):
+        return "is not a rule's name: use letters, digits and _, and begin with a letter or _."
     return "is not a column: use letters, digits and _, and begin with a letter or _."

@@ -13,8 +13,10 @@ from rich.table import Table
 from nightscore.errors import NightscoreError
 from nightscore.objects import Json
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# Rich takes 80 columns where there is no terminal, and folds tables that a file or a pipe has room for.
+PIPE_WIDTH = 160
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
 STAGE_NAMES = {
     "plan": "plan",

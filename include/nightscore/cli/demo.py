@@ -1,6 +1,7 @@
 """`nightscore demo`: the card portfolio, from nothing to published predictions."""
 
 import datetime as dt
+import signal
 import time
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,9 @@ def up(
     from nightscore.run import build_services
     from nightscore.settings import project_root, read_settings
 
+    # However this process is ended, Airflow ends with it: also by kill, by closing the terminal, or in the background.
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
     root = project_root()
     local = servers.up(root, progress=tell)
     services = build_services(read_settings(local.environment(), root))

@@ -88,7 +88,7 @@ def load(
 ) -> None:
     """Load files into a table, replacing the partitions they hold. Works against real BigQuery too."""
     from nightscore.cli.app import services
-    from nightscore.tables import load_files
+    from nightscore.loading.tables import load_files
 
     report = load_files(
         services().warehouse,

@@ -1,5 +1,6 @@
 """`nightscore models`: the registry."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -105,6 +106,9 @@ def show_model(
 def _parse_metric(text: str) -> tuple[str, float]:
     name, _, value = text.partition("=")
     try:
-        return name.strip(), float(value)
-    except ValueError as error:
-        raise ArgumentError(f"--metric: {text!r} is not NAME=NUMBER.") from error
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not name.strip() or not math.isfinite(number):
+        raise ArgumentError(f"--metric: {text!r} is not NAME=NUMBER.")
+    return name.strip(), number

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
-from nightscore.cli.console import table
+from nightscore.cli.console import STAGE_NAMES, table
 from nightscore.objects import Json
 
 WIDTH = 32
@@ -12,7 +12,8 @@ WIDTH = 32
 
 def print_run(console: Console, summary: Json) -> None:
     """Print a run's summary."""
-    seconds = summary.get("stage_seconds") or {}
+    found = summary.get("stage_seconds") or {}  # a stored record's keys are sorted
+    seconds = {name: found[stage] for stage, name in STAGE_NAMES.items() if stage in found}
     lines = {
         "run": summary["run_id"],
         "status": summary["status"],
@@ -20,8 +21,7 @@ def print_run(console: Console, summary: Json) -> None:
         "model": f"{summary['model_version']} ({summary['requested_model']})",
         "rows": _rows(summary),
         "table": summary["table"],
-        "time": f"{summary['seconds']:.1f} s: "
-        + ", ".join(f"{k.replace('_', ' ')} {v:.1f}" for k, v in seconds.items()),
+        "time": f"{summary['seconds']:.1f} s: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()),
         "records": summary["records"],
     }
     if summary.get("scoring_seconds"):

@@ -11,13 +11,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nightscore.errors import TransientError
 from nightscore.local.processes import ProcessId, is_running, spawn, stop_group
+from nightscore.progress import Tell
 
 HOST = "127.0.0.1"
 COMPONENTS: Mapping[str, tuple[str, ...]] = {
@@ -129,9 +130,7 @@ def airflow_environment(root: Path, home: Path, port: int, settings: Mapping[str
 
 
 @contextlib.contextmanager
-def running(
-    root: Path, port: int | None, settings: Mapping[str, str], tell: Callable[[str], None]
-) -> Iterator[AirflowServer]:
+def running(root: Path, port: int | None, settings: Mapping[str, str], tell: Tell) -> Iterator[AirflowServer]:
     """Start Airflow, yield it when it is healthy, and stop all its processes in the end.
 
     Args:
@@ -165,7 +164,7 @@ def running(
         _pid_file(home).unlink(missing_ok=True)
 
 
-def _migrate(home: Path, environment: Mapping[str, str], tell: Callable[[str], None]) -> None:
+def _migrate(home: Path, environment: Mapping[str, str], tell: Tell) -> None:
     from importlib.metadata import version
 
     stamp, wanted = home / "migrated", version("apache-airflow-core")
@@ -200,7 +199,7 @@ def _is_healthy(server: AirflowServer) -> bool:
     return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor"))
 
 
-def _port(wanted: int | None, tell: Callable[[str], None]) -> int:
+def _port(wanted: int | None, tell: Tell) -> int:
     if wanted is not None:
         if not _is_free(wanted):
             raise AirflowError(f"Port {wanted} on {HOST} is taken; choose another with PORT=… or --port.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from nightscore.demo.airflow_server import AirflowError, AirflowServer
 from nightscore.errors import ConfigurationError
 from nightscore.objects import Bucket, Json
+from nightscore.progress import Tell
 from nightscore.records import RunRecords, run_ids
 from nightscore.specs import load_spec
 
@@ -20,7 +21,6 @@ DAG_SECONDS = 120
 RUN_SECONDS = 900
 FINAL = {"success", "failed"}
 
-Tell = Callable[[str], None]
 T = TypeVar("T")
 
 

@@ -231,7 +231,11 @@ def _figure(value: object) -> str:
 
 
 def _quieten() -> None:
-    # Importing Great Expectations after Airflow prints dozens of lines; its analytics would call out.
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
-    logging.getLogger("great_expectations._docs_decorators").setLevel(logging.WARNING)
+    # Its analytics would call out; importing it after Airflow prints dozens of lines, and it sets its own levels then.
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    for name in ("great_expectations._docs_decorators", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    import great_expectations
+
+    for logger in (great_expectations.__name__, "great_expectations.data_context.types.base"):
+        logging.getLogger(logger).setLevel(logging.WARNING)

@@ -7,7 +7,7 @@ pins the one has pinned the other.
 import hashlib
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from nightscore.objects import to_json
 
@@ -77,7 +77,7 @@ class Manifest(_Part):
     files: dict[str, File]
     types: tuple[str, ...] = ()
     libraries: dict[str, str]
-    metrics: dict[str, float] = {}
+    metrics: dict[str, FiniteFloat] = {}
     sample_rows: int
     created_at: str
     created_by: str

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from nightscore.arguments import require_name
 from nightscore.errors import ConfigurationError, listed, near_miss, shorten
 from nightscore.objects import Bucket, Json, retry_swap, to_json
 from nightscore.registry.formats import sklearn_skops
@@ -106,7 +107,9 @@ class Registry:
         Raises:
             ConfigurationError: the file is refused; nothing was stored, nothing of it was run.
         """
-        reference = ModelReference(name=name, alias=alias or "champion")  # refuses a malformed name
+        require_name(name, "a model's name")
+        if alias is not None:
+            require_name(alias, "an alias")
         if not file.is_file():
             raise ModelNotFoundError(f"There is no model file {file}.")
         if file.stat().st_size > LARGEST_ARTIFACT:
@@ -121,7 +124,7 @@ class Registry:
         named = names is not None
         rows = select_inputs(rows, None if names is None else list(names), getattr(estimator, "n_features_in_", None))
         draft = Manifest(
-            name=reference.name,
+            name=name,
             version=1,
             format=sklearn_skops.FORMAT,
             estimator=_class_name(estimator),

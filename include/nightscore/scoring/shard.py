@@ -39,9 +39,10 @@ def score_shard(run: Run, shard: int) -> Json:
     done = run.records.read(name)
     if done is not None:
         return {**done, "reused": True}
-    started = time.monotonic()
+    opened = time.monotonic()
     pinned = run.plan.model
     model = run.registry.load_pinned(pinned.name, pinned.version, pinned.digest)
+    started = time.monotonic()
     part = f"{run.records.prefix}{name}-{uuid.uuid4().hex[:8]}.parquet"
     total = _expected_rows(run, shard)
     summaries: list[dict[str, Any]] = []
@@ -76,6 +77,7 @@ def score_shard(run: Run, shard: int) -> Json:
             "model_digest": model.digest,
             "plan_digest": run.plan.digest,
             "figures": combine(summaries),
+            "load_seconds": round(started - opened, 3),
             "seconds": round(seconds, 3),
             "rows_per_second": round(rows / seconds) if seconds else 0,
         },

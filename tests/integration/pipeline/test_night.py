@@ -15,7 +15,7 @@ from nightscore.arguments import parse_model
 from nightscore.gates.gate import GateStoppedError
 from nightscore.pipeline import STAGES, finish, run_stage, start
 from nightscore.plan import ColumnError, EmptyPartitionError
-from nightscore.predictions import PredictionsTableError
+from nightscore.prediction_schema import PredictionsTableError
 from nightscore.progress import LoggedProgress
 from nightscore.records import RunRecords
 from nightscore.registry.signature import SignatureError
