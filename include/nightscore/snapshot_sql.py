@@ -45,7 +45,7 @@ def key_hash(keys: Sequence[str]) -> str:
     "CAST(CONCAT('0x', SUBSTR(TO_HEX(MD5(CONCAT(CAST(LENGTH(CAST("
     """
     parts = [f"CAST(LENGTH(CAST(`{k}` AS STRING)) AS STRING), ':', CAST(`{k}` AS STRING)" for k in keys]
-    return f"CAST(CONCAT('0', SUBSTR(TO_HEX(MD5(CONCAT({', '.join(parts)}))), 1, 15)) AS INT64)"
+    return f"CAST(CONCAT('0x', SUBSTR(TO_HEX(MD5(CONCAT({', '.join(parts)}))), 1, 15)) AS INT64)"
 
 
 def rejected_by(rules: Mapping[str, str]) -> str:

@@ -205,8 +205,10 @@ def together(count: int, work: Callable[[int], Any]) -> list[Any]:
         return list(pool.map(one, range(count)))
 
 
-def test_eight_registrations_at_once_give_eight_versions(desk: Desk, settings: Settings) -> None:
+@pytest.mark.parametrize("different", [True, False], ids=["of_eight_files", "of_one_file"])
+def test_eight_registrations_at_once_give_eight_versions(desk: Desk, settings: Settings, different: bool) -> None:
     files = [desk.save(logistic().fit(NUMBERS + index, LABEL)) for index in range(8)]
+    files = files if different else files[:1] * 8
     sample = desk.sample()
     registries = [build_services(settings).registry for _ in files]
     made = together(8, lambda index: registries[index].register(desk.name, files[index], sample))

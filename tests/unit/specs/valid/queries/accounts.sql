@@ -1,0 +1,3 @@
+SELECT account_id, snapshot_date, age
+FROM features.card_accounts
+WHERE snapshot_date = @partition;

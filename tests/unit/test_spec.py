@@ -1,0 +1,229 @@
+"""What a spec derives: its digest, its names, and the partition that a schedule names."""
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from nightscore.spec import Expectation, Schedule, Spec, parse_bytes, parse_days, parse_share
+
+CONTENT: dict[str, Any] = {
+    "name": "credit_default",
+    "description": "Probability of default.",
+    "owner": "risk-ml",
+    "schedule": {"cron": "0 2 * * *", "timezone": "UTC", "offset": -1},
+    "features": {
+        "table": "features.card_accounts",
+        "partition": "snapshot_date",
+        "keys": ["account_id"],
+        "reject": {"impossible_age": "age < 18"},
+    },
+    "model": {"name": "credit_default"},
+    "checks": {"features": [{"expect": "expect_table_row_count_to_be_between", "min_value": 1}], "max_rejected": "1%"},
+    "predictions": {"table": "predictions.credit_default", "threshold": 0.5},
+    "limits": {"max_bytes_billed": "200GB"},
+    "keep": "30d",
+}
+
+
+def changed(path: str, value: object) -> Spec:
+    """Return the spec with another value at a path of keys joined by dots."""
+    *parents, last = path.split(".")
+    content = {key: dict(part) if isinstance(part, dict) else part for key, part in CONTENT.items()}
+    part = content
+    for parent in parents:
+        part = part[parent]
+    part[last] = value
+    return Spec.model_validate(content)
+
+
+SPEC = Spec.model_validate(CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("name", "other"),
+        ("features.table", "features.card_accounts_2"),
+        ("features.partition", "day"),
+        ("features.keys", ["account_id", "product"]),
+        ("features.reject", {"impossible_age": "age < 16"}),
+        ("model.name", "other"),
+        ("model.alias", "challenger"),
+        ("model.version", 7),
+        ("checks.features", [{"expect": "expect_table_row_count_to_be_between", "min_value": 2}]),
+        ("checks.max_rejected", "2%"),
+        ("predictions.table", "predictions.other"),
+        ("predictions.threshold", 0.4),
+    ],
+)
+def test_the_digest_covers_what_can_change_a_prediction_or_a_verdict(path: str, value: object) -> None:
+    assert changed(path, value).digest != SPEC.digest
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("description", "Other words."),
+        ("owner", "another-team"),
+        ("schedule", None),
+        ("schedule", "30 4 * * *"),
+        ("keep", "30 days"),
+        ("checks.max_rejected", 0.01),
+        ("limits.max_bytes_billed", 200_000_000_000),
+    ],
+)
+def test_the_digest_ignores_the_rest(path: str, value: object) -> None:
+    assert changed(path, value).digest == SPEC.digest
+
+
+def test_the_digest_of_a_query_covers_its_text() -> None:
+    features = {"sql": "a.sql", "partition": "d", "keys": ["id"]}
+    one, two = (changed("features", {**features, "query": f"SELECT {n}"}) for n in (1, 2))
+    assert one.digest != two.digest
+    assert len(one.digest) == 64
+
+
+def test_a_spec_survives_its_own_json() -> None:
+    again = Spec.model_validate(SPEC.model_dump(mode="json"))
+    assert again == SPEC
+    assert again.digest == SPEC.digest
+    assert SPEC.model_dump(mode="json")["keep"] == "30d"
+
+
+def test_derived_names() -> None:
+    assert SPEC.dag_id == "score_credit_default"
+    assert SPEC.source == "features.card_accounts"
+    assert changed("features", {"sql": "a.sql", "partition": "d", "keys": ["id"]}).source == "a.sql"
+    assert str(SPEC.model) == "credit_default@champion"
+    assert str(changed("model.version", 7).model) == "credit_default@7"
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        SPEC.owner = "me"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "columns"),
+    [
+        ({}, ()),
+        ({"column": "age"}, ("age",)),
+        ({"column_A": "a", "column_B": "b"}, ("a", "b")),
+        ({"column_list": ["a", "b"]}, ("a", "b")),
+        ({"column_set": ["a"], "min_value": 1}, ("a",)),
+        ({"column": None, "column_list": "a"}, ()),
+        ({"column": 7, "column_list": ["a", 7]}, ("a",)),
+    ],
+)
+def test_columns_of_an_expectation(arguments: dict[str, Any], columns: tuple[str, ...]) -> None:
+    found = Expectation(expect="expect_something", severity="warning", **arguments)
+    assert found.columns == columns
+    assert found.arguments == arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("200GB", 200 * 10**9), ("1 tb", 10**12), ("12", 12), ("7B", 7), ("0.5KB", 500), ("3K", None), (" 1MB ", 10**6)],
+)
+def test_sizes(text: str, size: int | None) -> None:
+    if size is None:
+        with pytest.raises(ValueError, match="is not a size"):
+            parse_bytes(text)
+    else:
+        assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize(("text", "share"), [("1%", 0.01), ("100 %", 1.0), ("0.5%", 0.005), (0.25, 0.25)])
+def test_shares(text: object, share: float) -> None:
+    assert parse_share(text) == share
+
+
+@pytest.mark.parametrize(("text", "days"), [("1d", 1), ("30 days", 30), ("1 day", 1), (dt.timedelta(days=3), 3)])
+def test_days(text: object, days: int) -> None:
+    assert parse_days(text) == dt.timedelta(days=days)
+
+
+NIGHTLY = "0 2 * * *"
+EARLY = "0 5 * * *"
+AFTER_THE_GAP = "30 3 * * *"
+MONDAYS = "0 6 * * 1"
+
+# cron, zone, offset, now (UTC), partition
+PARTITIONS = [
+    # A nightly run scores yesterday; before it is due, the last one scored the day before.
+    (NIGHTLY, "UTC", -1, "2026-11-20T01:59:59", "2026-11-18"),
+    (NIGHTLY, "UTC", -1, "2026-11-20T02:00:00", "2026-11-19"),
+    (NIGHTLY, "UTC", -1, "2026-11-20T23:59:59", "2026-11-19"),
+    (NIGHTLY, "UTC", 0, "2026-11-20T02:00:00", "2026-11-20"),
+    (NIGHTLY, "UTC", -2, "2026-11-20T02:00:00", "2026-11-18"),
+    (NIGHTLY, "UTC", 1, "2026-11-20T02:00:00", "2026-11-21"),
+    # The zone of the schedule decides what day it is.
+    (EARLY, "America/New_York", -1, "2026-11-20T09:59:59", "2026-11-18"),
+    (EARLY, "America/New_York", -1, "2026-11-20T10:00:00", "2026-11-19"),
+    (EARLY, "Pacific/Auckland", -1, "2026-11-19T15:59:59", "2026-11-18"),
+    (EARLY, "Pacific/Auckland", -1, "2026-11-19T16:00:00", "2026-11-19"),
+    ("30 23 * * *", "Asia/Kolkata", 0, "2026-11-20T18:00:00", "2026-11-20"),
+    # Clocks go forward over 02:00 on 29 March 2026 in Amsterdam, and back over it on 25 October.
+    (AFTER_THE_GAP, "Europe/Amsterdam", 0, "2026-03-29T01:29:59", "2026-03-28"),
+    (AFTER_THE_GAP, "Europe/Amsterdam", 0, "2026-03-29T01:30:00", "2026-03-29"),
+    (AFTER_THE_GAP, "Europe/Amsterdam", -1, "2026-03-30T01:30:00", "2026-03-29"),
+    (AFTER_THE_GAP, "Europe/Amsterdam", -1, "2026-03-31T01:30:00", "2026-03-30"),
+    (AFTER_THE_GAP, "Europe/Amsterdam", 0, "2026-10-25T02:29:59", "2026-10-24"),
+    (AFTER_THE_GAP, "Europe/Amsterdam", 0, "2026-10-25T02:30:00", "2026-10-25"),
+    (AFTER_THE_GAP, "Europe/Amsterdam", -1, "2026-10-26T02:30:00", "2026-10-25"),
+    (AFTER_THE_GAP, "Europe/Amsterdam", -3, "2026-10-27T02:30:00", "2026-10-24"),
+    # A weekly run scores the week before's day, also over a year's end and on the tick itself.
+    (MONDAYS, "UTC", -1, "2026-11-20T12:00:00", "2026-11-09"),
+    (MONDAYS, "UTC", 0, "2026-11-20T12:00:00", "2026-11-16"),
+    (MONDAYS, "UTC", -1, "2027-01-04T06:00:00", "2026-12-28"),
+    (MONDAYS, "UTC", -1, "2027-01-04T05:59:59", "2026-12-21"),
+    # Monthly, and a leap day.
+    ("0 4 1 * *", "UTC", -1, "2026-03-01T04:00:00", "2026-02-01"),
+    (NIGHTLY, "UTC", -1, "2028-03-01T02:00:00", "2028-02-29"),
+]
+
+
+@pytest.mark.parametrize(
+    ("cron", "zone"),
+    [
+        ("30 2 * * *", "Europe/Amsterdam"),
+        ("0 2 * * *", "America/New_York"),
+        ("*/15 * * * *", "Europe/Amsterdam"),
+        ("0 2 * * 0", "Europe/Amsterdam"),
+        ("15 2 * * *", "Australia/Lord_Howe"),
+    ],
+)
+def test_an_hour_that_the_clock_skips_is_refused(cron: str, zone: str) -> None:
+    with pytest.raises(ValidationError, match="the clock skips 02:"):
+        Schedule(cron=cron, timezone=zone)
+
+
+@pytest.mark.parametrize(
+    ("cron", "zone"),
+    [
+        ("30 2 * * *", "UTC"),
+        ("30 2 * * 1-5", "Europe/Amsterdam"),
+        ("59 1 * * *", "Europe/Amsterdam"),
+        ("0 3 * * *", "Europe/Amsterdam"),
+        ("30 2 * * *", "Asia/Kolkata"),
+        ("45 2 * * *", "Australia/Lord_Howe"),
+    ],
+)
+def test_an_hour_that_every_day_has_is_taken(cron: str, zone: str) -> None:
+    assert Schedule(cron=cron, timezone=zone).cron == cron
+
+
+@pytest.mark.parametrize(("cron", "zone", "offset", "now", "partition"), PARTITIONS)
+def test_latest_partition(cron: str, zone: str, offset: int, now: str, partition: str) -> None:
+    schedule = Schedule(cron=cron, timezone=zone, offset=offset)
+    moment = dt.datetime.fromisoformat(now).replace(tzinfo=dt.UTC)
+    assert schedule.latest_partition(moment).isoformat() == partition
+
+
+def test_latest_partition_is_the_same_whatever_zone_tells_the_time() -> None:
+    schedule = Schedule(cron=EARLY, timezone="America/New_York")
+    moment = dt.datetime(2026, 11, 20, 8, tzinfo=dt.UTC)
+    there = moment.astimezone(dt.timezone(dt.timedelta(hours=14)))
+    assert schedule.latest_partition(there) == schedule.latest_partition(moment)

@@ -1,0 +1,265 @@
+"""Reading specs. Malformed ones are files whose first lines, as comments, are the whole message."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from nightscore.spec import Spec
+from nightscore.specs import (
+    MOST_PROBLEMS,
+    SPEC_FILE,
+    PipelineNotFoundError,
+    SpecError,
+    iter_specs,
+    json_schema,
+    load_spec,
+    parse_spec,
+    pipeline_names,
+)
+
+HERE = Path(__file__).parent / "specs"
+MALFORMED = sorted((HERE / "malformed").glob("*.yaml"))
+VALID = sorted((HERE / "valid").glob("*.yaml"))
+UNKNOWN_KEYS = [path for path in MALFORMED if path.stem.startswith("unknown_key")]
+
+HEAVY = (
+    "pandas",
+    "numpy",
+    "pyarrow",
+    "google.cloud",
+    "sklearn",
+    "skops",
+    "great_expectations",
+    "airflow",
+    "requests",
+    "grpc",
+)
+
+
+def stem(path: Path) -> str:
+    return path.stem
+
+
+def test_the_cases_are_found() -> None:
+    assert len(MALFORMED) >= 90
+    assert len(VALID) >= 5
+    assert len(UNKNOWN_KEYS) >= 13
+
+
+@pytest.mark.parametrize("path", MALFORMED, ids=stem)
+def test_malformed(path: Path) -> None:
+    text = path.read_text()
+    expected = [line[2:] for line in takewhile(lambda line: line.startswith("# "), text.splitlines())]
+    assert expected, "the file does not say what to expect"
+    with pytest.raises(SpecError) as caught:
+        parse_spec("cards", text, path.parent)
+    assert str(caught.value).splitlines() == expected
+    assert caught.value.pipeline == "cards"
+    assert len(caught.value.problems) >= min(len(expected), MOST_PROBLEMS)
+    assert all(len(line) < 300 for line in expected), "a message is not bounded"
+
+
+@pytest.mark.parametrize("path", VALID, ids=stem)
+def test_valid(path: Path) -> None:
+    spec = parse_spec("cards", path.read_text(), path.parent)
+    assert spec.name == "cards"
+    assert Spec.model_validate(json.loads(spec.model_dump_json())) == spec
+
+
+def test_every_value_of_a_spec() -> None:
+    path = HERE / "valid" / "everything.yaml"
+    found = parse_spec("cards", path.read_text(), path.parent).model_dump(mode="json")
+    assert found == {
+        "name": "cards",
+        "description": "Probability that a card account defaults next month.\n\n"
+        "**Triage:** call the data team before the risk team.\n",
+        "owner": "risk-ml",
+        "schedule": {"cron": "30 2 * * 1-5", "timezone": "Europe/Amsterdam", "offset": -1},
+        "features": {
+            "table": "my-project.features.card_accounts",
+            "sql": None,
+            "partition": "snapshot_date",
+            "keys": ["account_id", "product"],
+            "reject": {"impossible_age": "age NOT BETWEEN 18 AND 110", "no_limit": "limit_bal IS NULL"},
+            "query": None,
+        },
+        "model": {"name": "credit_default", "alias": "champion", "version": None},
+        "checks": {
+            "features": [
+                {"expect": "expect_table_row_count_to_be_between", "severity": "critical", "min_value": 1000},
+                {
+                    "expect": "expect_column_values_to_not_be_null",
+                    "severity": "warning",
+                    "column": "limit_bal",
+                    "mostly": 0.99,
+                },
+            ],
+            "predictions": [
+                {
+                    "expect": "expect_column_mean_to_be_between",
+                    "severity": "critical",
+                    "column": "score",
+                    "min_value": 0.05,
+                    "max_value": 0.6,
+                }
+            ],
+            "max_rejected": 0.01,
+        },
+        "predictions": {"table": "predictions.credit_default", "threshold": 0.5},
+        "limits": {"max_bytes_billed": 200_000_000_000, "shards": 4, "parallel_shards": 2},
+        "keep": "14d",
+    }
+
+
+def test_the_query_is_read_with_the_spec() -> None:
+    path = HERE / "valid" / "from_sql.yaml"
+    features = parse_spec("cards", path.read_text(), path.parent).features
+    assert features.query == (
+        "SELECT account_id, snapshot_date, age\nFROM features.card_accounts\nWHERE snapshot_date = @partition"
+    )
+
+
+def test_a_merge_key_gives_way_to_the_key_itself() -> None:
+    path = HERE / "valid" / "with_anchors.yaml"
+    first, second = parse_spec("cards", path.read_text()).checks.features
+    assert (first.columns, second.columns, second.severity) == (("age",), ("limit_bal",), "warning")
+
+
+def test_a_tag_runs_nothing(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    with pytest.raises(SpecError, match="could not determine a constructor"):
+        parse_spec("cards", f"owner: !!python/object/apply:os.mkdir [{canary}]\n")
+    assert not canary.exists()
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / name).mkdir()
+    (folder / name / SPEC_FILE).write_text(text)
+
+
+@pytest.fixture
+def pipelines(tmp_path: Path) -> Path:
+    """Two pipelines, a broken one between them, and a folder that is none."""
+    good = (HERE / "valid" / "minimal.yaml").read_text()
+    for name in ("cards", "loans"):
+        write(tmp_path, name, good)
+    write(tmp_path, "cars", "owner: 2026-13-45\n")
+    (tmp_path / "notes").mkdir()
+    return tmp_path
+
+
+def test_a_broken_spec_stops_no_other(pipelines: Path) -> None:
+    assert pipeline_names(pipelines) == ["cards", "cars", "loans"]
+    cards, cars, loans = iter_specs(pipelines)
+    assert isinstance(cards, Spec)
+    assert isinstance(cars, SpecError)
+    assert isinstance(loans, Spec)
+    assert (cards.name, cars.pipeline, loans.name) == ("cards", "cars", "loans")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("card", "Did you mean `cards`?"),
+        ("notes", "Allowed: cards, cars, loans."),
+        ("../cards", "Did you mean `cards`?"),
+        ("x" * 5000, "Allowed: cards, cars, loans."),
+    ],
+    ids=["near", "without_spec", "outside", "long"],
+)
+def test_no_such_pipeline(pipelines: Path, name: str, hint: str) -> None:
+    with pytest.raises(PipelineNotFoundError) as caught:
+        load_spec(name, pipelines)
+    assert str(caught.value).endswith(f"in {pipelines}. {hint}")
+    assert len(str(caught.value)) < 400 + len(str(pipelines))
+
+
+@pytest.mark.parametrize("name", ["Cards", "1cards", "ca-rds", "c" * 64])
+def test_the_name_of_the_folder_is_checked(tmp_path: Path, name: str) -> None:
+    write(tmp_path, name, (HERE / "valid" / "minimal.yaml").read_text())
+    with pytest.raises(SpecError) as caught:
+        load_spec(name, tmp_path)
+    assert str(caught.value) == f"{name}: the folder's name {name!r} must match [a-z][a-z0-9_]{{0,62}}."
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    write(tmp_path, "cards", "")
+    (tmp_path / "cards" / SPEC_FILE).write_bytes(b"owner: \xff\xfe")
+    with pytest.raises(SpecError) as caught:
+        load_spec("cards", tmp_path)
+    assert str(caught.value) == "cards: the file 'pipeline.yaml' is not UTF-8 text."
+
+
+def test_a_query_that_is_no_text(tmp_path: Path) -> None:
+    write(tmp_path, "cards", (HERE / "valid" / "from_sql.yaml").read_text())
+    (tmp_path / "cards" / "queries").mkdir()
+    (tmp_path / "cards" / "queries" / "accounts.sql").write_bytes(b"SELECT '\xe9'")
+    with pytest.raises(SpecError) as caught:
+        load_spec("cards", tmp_path)
+    assert str(caught.value) == "cards: features.sql: the file 'accounts.sql' is not UTF-8 text."
+
+
+class _Editor:
+    """What an editor does with the schema."""
+
+    def __init__(self) -> None:
+        self.validator = jsonschema.Draft202012Validator(json_schema())
+
+    def accepts(self, path: Path) -> bool:
+        return self.validator.is_valid(yaml.safe_load(path.read_text()))
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+
+
+@pytest.mark.parametrize("path", VALID, ids=stem)
+def test_the_schema_accepts(path: Path) -> None:
+    assert _Editor().accepts(path)
+
+
+@pytest.mark.parametrize("path", UNKNOWN_KEYS, ids=stem)
+def test_the_schema_rejects_unknown_keys(path: Path) -> None:
+    assert not _Editor().accepts(path)
+
+
+def properties(schema: Mapping[str, Any]) -> dict[str, set[str]]:
+    parts = {"Spec": schema, **schema["$defs"]}
+    return {name: set(part["properties"]) for name, part in parts.items()}
+
+
+def test_the_schema_hides_what_no_file_may_hold() -> None:
+    found = properties(json_schema())
+    assert "name" not in found["Spec"]
+    assert "query" not in found["Features"]
+    assert "name" in found["ModelReference"], "a model's name is no internal field"
+    assert json_schema()["required"] == ["features", "model", "predictions"]
+
+
+def test_the_schema_describes_every_key() -> None:
+    bare = [
+        f"{name}.{key}"
+        for name, part in {"Spec": json_schema(), **json_schema()["$defs"]}.items()
+        for key, value in part["properties"].items()
+        if "description" not in value and "$ref" not in value
+    ]
+    assert bare == []
+
+
+def test_parsing_a_spec_imports_nothing_heavy() -> None:
+    path = HERE / "valid" / "everything.yaml"
+    program = (
+        "import sys; from pathlib import Path; from nightscore.specs import parse_spec; "
+        f"parse_spec('cards', Path({str(path)!r}).read_text()); "
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
