@@ -233,14 +233,25 @@ class ModelReference(Part):
     name: Annotated[str, Field(pattern=rf"^{MODEL_NAME}$", examples=["credit_default"])]
     """The model's name in the registry."""
 
-    alias: Annotated[str, Field(pattern=rf"^{MODEL_NAME}$", examples=["challenger"])] = "champion"
-    """The alias to resolve when a run is planned."""
+    alias: Annotated[Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")] | None, Field(examples=["challenger"])] = None
+    """The alias to resolve when a run is planned; `champion` where neither alias nor version is given."""
 
     version: Annotated[Annotated[int, Field(ge=1)] | None, Field(examples=[7])] = None
     """A version number instead of an alias: the pipeline then stays on it."""
 
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "ModelReference":
+        if self.alias is not None and self.version is not None:
+            raise ValueError("give either `alias` or `version`")
+        return self
+
+    @property
+    def alias_name(self) -> str:
+        """The alias that counts where no version is given."""
+        return self.alias or "champion"
+
     def __str__(self) -> str:
-        return f"{self.name}@{self.version or self.alias}"
+        return f"{self.name}@{self.version or self.alias_name}"
 
 
 class Expectation(Part):

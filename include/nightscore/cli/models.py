@@ -74,7 +74,7 @@ def show_model(
     reference = parse_model(model)
     if "@" not in model and "champion" not in registry.aliases(reference.name):
         known = registry.versions(reference.name)
-        reference = reference.model_copy(update={"version": known[-1] if known else 1})
+        reference = reference.model_copy(update={"alias": None, "version": known[-1] if known else 1})
     version = registry.resolve(reference)
     manifest = version.manifest
     if as_json:

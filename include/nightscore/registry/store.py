@@ -183,13 +183,12 @@ class Registry:
         wanted: str | None = None
         number = reference.version
         if number is None:
-            alias = self.bucket.read_json(f"{ROOT}{reference.name}/aliases/{reference.alias}.json")
+            alias = self.bucket.read_json(f"{ROOT}{reference.name}/aliases/{reference.alias_name}.json")
             if alias is None:
                 self._require_model(reference.name)
                 known = sorted(self.aliases(reference.name))
-                raise ModelNotFoundError(
-                    f"The model {reference.name} has no alias {reference.alias!r}. {near_miss(reference.alias, known)}"
-                )
+                hint = near_miss(reference.alias_name, known)
+                raise ModelNotFoundError(f"The model {reference.name} has no alias {reference.alias_name!r}. {hint}")
             number, wanted = int(alias["version"]), str(alias["digest"])
         return self._read(reference.name, number, wanted)
 
