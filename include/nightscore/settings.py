@@ -1,8 +1,8 @@
 """The only reader of the environment: where the warehouse, the bucket and the specs are.
 
 Every variable is prefixed `NIGHTSCORE_`, except the three that point Google's own clients at a local server. Inside a
-checkout in which `nightscore local up` has started servers, the file `.nightscore/env` supplies what the environment
-does not say, so that a newcomer configures nothing; a variable that is set always wins.
+checkout in which `nightscore local up` has started servers, the file `.nightscore/env` says where they are, so that a
+newcomer configures nothing. It counts as a whole: once the environment sets any of its variables, it is not read.
 """
 
 import functools
@@ -79,7 +79,9 @@ def read_settings(environment: Mapping[str, str], root: Path | None = None) -> S
     Raises:
         SettingError: a required variable is missing, or one is malformed.
     """
-    values = {**_local_environment(root), **environment} if root else dict(environment)
+    local = _local_environment(root) if root else {}
+    # All of the file or nothing: a project of Google's with a local host would be neither the one nor the other.
+    values = dict(environment) if any(environment.get(name) for name in local) else {**local, **environment}
     found: dict[str, str] = {}
     for name, (pattern, wanted) in _CHECKS.items():
         variable = f"NIGHTSCORE_{name.upper()}"

@@ -120,9 +120,18 @@ def test_local_servers_need_no_variable(tmp_path: Path) -> None:
     assert found.pipelines_dir == tmp_path / "dags" / "pipelines"
 
 
-def test_a_variable_wins_over_the_local_servers(tmp_path: Path) -> None:
+def test_one_variable_switches_the_local_servers_off(tmp_path: Path) -> None:
     local_file(tmp_path)
-    assert read_settings({"NIGHTSCORE_BUCKET": "other"}, tmp_path).bucket == "other"
+    assert read_settings({}, tmp_path).is_local
+    assert not read_settings(REQUIRED, tmp_path).is_local
+    with pytest.raises(SettingError, match="NIGHTSCORE_PROJECT is not set"):
+        read_settings({"NIGHTSCORE_BUCKET": "other"}, tmp_path)
+
+
+def test_a_variable_that_the_file_does_not_hold_goes_with_it(tmp_path: Path) -> None:
+    local_file(tmp_path)
+    found = read_settings({"NIGHTSCORE_LOCATION": "EU"}, tmp_path)
+    assert (found.is_local, found.location) == (True, "EU")
 
 
 def test_the_root_is_the_nearest_folder_with_dags(tmp_path: Path) -> None:

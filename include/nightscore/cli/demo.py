@@ -37,7 +37,7 @@ def up(
     night.prepare(services, partition, tell)
     try:
         with running(root, port, local.environment(), tell) as airflow:
-            state = night.run_through_airflow(airflow, partition, tell)
+            state = night.run_through_airflow(airflow, services.bucket, partition, tell)
             summary = night.find_published(services.bucket, partition)
             if summary is None or state != "success":
                 log = airflow.home / "logs"

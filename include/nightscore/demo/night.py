@@ -41,29 +41,32 @@ def prepare(services: "Services", partition: dt.date, tell: Tell) -> None:
     train(services, progress=tell)
 
 
-def run_through_airflow(server: AirflowServer, partition: dt.date, tell: Tell) -> str:
+def run_through_airflow(server: AirflowServer, bucket: Bucket, partition: dt.date, tell: Tell) -> str:
     """Let Airflow score the partition, and wait for it; return the DAG run's state.
 
-    The schedule starts last night's run by itself as soon as the DAG is active. A run of the same partition that
-    succeeded already is not repeated; one that failed is followed by another.
+    The schedule starts last night's run by itself as soon as the DAG is active. A partition that is published already
+    is not scored again; where an earlier run failed, or its predictions were reset, another is started.
     """
     dag_id = f"score_{PIPELINE}"
     _await(lambda: server.find_dag(dag_id), DAG_SECONDS, f"Airflow did not find the DAG {dag_id}")
     runs = server.runs_of(dag_id, partition.isoformat())
-    if any(run["state"] == "success" for run in runs):
+    if any(run["state"] == "success" for run in runs) and find_published(bucket, partition) is not None:
         tell(f"Airflow has scored {partition} before; nothing to do.")
         return "success"
     server.call("PATCH", f"/dags/{dag_id}?update_mask=is_paused", {"is_paused": False})
-    if runs and runs[0]["state"] == "failed":
+    if runs and runs[0]["state"] in FINAL:
         body: Json = {"logical_date": None, "partition_key": partition.isoformat(), "conf": {}}
         server.call("POST", f"/dags/{dag_id}/dagRuns", body)
     tell(f"Airflow scores {partition}: {server.url}/dags/{dag_id}")
-    _await(
-        lambda: [run for run in server.runs_of(dag_id, partition.isoformat()) if run["state"] != "failed"] or None,
+    before = {run["dag_run_id"] for run in runs if run["state"] in FINAL}
+    run_id = _await(
+        lambda: next(
+            (r["dag_run_id"] for r in server.runs_of(dag_id, str(partition)) if r["dag_run_id"] not in before), None
+        ),
         DAG_SECONDS,
         f"Airflow did not start a run of {dag_id} for {partition}",
     )
-    return _follow(server, dag_id, partition, tell)
+    return _follow(server, dag_id, str(run_id), tell)
 
 
 def find_published(bucket: Bucket, partition: dt.date) -> Json | None:
@@ -78,13 +81,13 @@ def find_published(bucket: Bucket, partition: dt.date) -> Json | None:
     return max(found, key=lambda summary: str(summary["ended_at"])) if found else None
 
 
-def _follow(server: AirflowServer, dag_id: str, partition: dt.date, tell: Tell) -> str:
+def _follow(server: AirflowServer, dag_id: str, run_id: str, tell: Tell) -> str:
     """Tell each task's change of state until the run ends."""
     known: dict[str, str] = {}
     deadline = time.monotonic() + RUN_SECONDS
     while time.monotonic() < deadline:
-        latest = server.runs_of(dag_id, partition.isoformat())[0]
-        for name, state in server.task_states(dag_id, latest["dag_run_id"]).items():
+        run_state = str(server.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
+        for name, state in server.task_states(dag_id, run_id).items():
             if known.get(name) != state and state in (
                 "running",
                 "success",
@@ -94,10 +97,10 @@ def _follow(server: AirflowServer, dag_id: str, partition: dt.date, tell: Tell) 
             ):
                 tell(f"  {name:<24} {state}")
             known[name] = state
-        if latest["state"] in FINAL:
-            return str(latest["state"])
+        if run_state in FINAL:
+            return run_state
         time.sleep(0.5)
-    raise AirflowError(f"The run of {dag_id} for {partition} did not end in {RUN_SECONDS} s; see {server.url}.")
+    raise AirflowError(f"The run {run_id} of {dag_id} did not end in {RUN_SECONDS} s; see {server.url}.")
 
 
 def _await(look: Callable[[], T | None], seconds: float, what: str) -> T:

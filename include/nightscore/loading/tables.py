@@ -100,7 +100,8 @@ def load_files(
     sources = [open_source(file, lambda name: rename.get(name, name).lower() in texts) for file in files]
     columns = incoming_columns(table, sources, held, partition=partition, set_values=set_values, rename=rename)
     size = sum(source.size for source in sources)
-    progress(f"Reading {len(sources)} files of {len(columns)} columns, {_megabytes(size)}, for {table}.")
+    count = f"{len(sources)} files" if len(sources) > 1 else "1 file"
+    progress(f"Reading {count} of {len(columns)} columns, {_megabytes(size)}, for {table}.")
     key = f"nightscore_load_{uuid.uuid4().hex}"
     staging = warehouse.staging_table(key)
     days: set[dt.date] = set()

@@ -374,6 +374,6 @@ def test_progress_is_told_in_sentences(warehouse, table, write):
     told = []
     load_files(warehouse, table, [write(f"id,d\n1,{D1}\n")], partition="d", progress=told.append)
     assert told == [
-        f"Reading 1 files of 2 columns, 0.0 MB, for {table}.",
+        f"Reading 1 file of 2 columns, 0.0 MB, for {table}.",
         f"Replacing 2026-11-17 of {table} by 1 rows.",
     ]
