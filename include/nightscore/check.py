@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from nightscore.errors import ConfigurationError
 from nightscore.gates.expectations import require_expectations
-from nightscore.plan import require_columns, source_columns
 from nightscore.prediction_schema import prediction_columns, table_faults
 from nightscore.run import Services
 from nightscore.snapshot_sql import frozen_select
+from nightscore.source import require_columns, source_columns
 from nightscore.spec import Spec
 from nightscore.warehouse import Estimate
 

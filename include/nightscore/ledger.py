@@ -99,7 +99,8 @@ def _write_tables(run: Run, summary: Json, records: dict[str, Json | None]) -> N
         for check in (records[gate] or {}).get("checks", [])
     ]
     _replace_rows(run, "checks", checks)
-    _write_quarantine(run, records["freeze"])
+    if summary["status"] in ("published", "refused"):
+        _write_quarantine(run, records["freeze"])
 
 
 def _flat(summary: Json) -> Json:

@@ -14,41 +14,25 @@ import getpass
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from nightscore import __version__
-from nightscore.errors import ConfigurationError, GateRefusedError, listed, near_miss
 from nightscore.objects import to_json
 from nightscore.prediction_schema import prediction_columns, require_table_fits
 from nightscore.records import RunRecords, is_finished
-from nightscore.registry.signature import SignatureError, faults
 from nightscore.registry.store import Registry, Version
-from nightscore.snapshot_sql import PARTITION_TYPES, frozen_select, where_partition
+from nightscore.source import look_at_source
 from nightscore.spec import ModelReference, Spec
-from nightscore.warehouse import Column, Warehouse
+from nightscore.warehouse import Warehouse
 
 ROWS_PER_SHARD = 2_000_000
 MOST_SHARDS = 64
+TIME_TRAVEL = dt.timedelta(days=2)  # the least that a BigQuery dataset can be set to keep; the default is 7
+EXPIRY_MARGIN = dt.timedelta(hours=12)  # a run that is taken up must not lose its tables under way
 SHARDS_OF_A_QUERY = 8  # a query's rows are not counted beforehand: that would bill it twice
-KEY_TYPES = ("INT64", "STRING", "DATE")
-
-
-class EmptyPartitionError(GateRefusedError):
-    """The partition holds no row, so there is nothing to score."""
-
-    def __init__(self, spec: Spec, partition: dt.date, latest: Sequence[object]) -> None:
-        there = f"The latest partitions are {listed(latest)}." if latest else "The table is empty."
-        super().__init__(
-            f"{spec.name}: {spec.source} has no row with {spec.features.partition} = {partition}. {there} "
-            "Nothing was published."
-        )
-
-
-class ColumnError(ConfigurationError):
-    """A column that the spec names is missing or of a type that it cannot have."""
 
 
 class PlannedModel(BaseModel):
@@ -163,26 +147,17 @@ def plan(
         ConfigurationError: a table, column or model is missing or does not fit.
     """
     version = registry.resolve(model or spec.model)
-    columns, partition_type = require_columns(spec, version, warehouse)
-    replaces_rows = _replaced_rows(spec, partition, version, columns, warehouse)
-    snapshot_time, rows = _count(spec, partition, partition_type, warehouse)
-    estimate = warehouse.estimate(
-        frozen_select(spec, columns, partition_type, snapshot_time),
-        {"partition": partition, **({"snapshot_time": snapshot_time} if snapshot_time else {})},
-        doing=f"planning to freeze {spec.source} for {spec.name}",
-        max_bytes_billed=spec.limits.max_bytes_billed,
-    )
-    sources = {table: _modified(warehouse, table) for table in sorted(estimate.tables)}
+    source = look_at_source(spec, partition, version, warehouse)
+    replaces_rows = _replaced_rows(spec, partition, version, source.columns, warehouse)
     identity = {
         "pipeline": spec.name,
         "partition": partition.isoformat(),
         "spec": spec.digest,
         "code": __version__,
         "model": version.digest,
-        "sources": sources,
+        "sources": source.modified,
         "dry_run": dry_run,
     }
-    now = _server_time(warehouse) if snapshot_time is None else snapshot_time
 
     def build(ordinal: int, digest: str) -> Plan:
         return Plan(
@@ -191,21 +166,21 @@ def plan(
             ordinal=ordinal,
             spec=spec,
             partition=partition,
-            snapshot_time=snapshot_time,
-            scored_at=now,
-            expires=now + spec.keep,
+            snapshot_time=source.snapshot_time,
+            scored_at=source.now,
+            expires=source.now + spec.keep,
             model=PlannedModel(
                 name=version.manifest.name,
                 version=version.manifest.version,
                 digest=version.digest,
                 requested=str(model or spec.model),
             ),
-            columns=columns,
-            partition_type=partition_type,
-            shards=spec.limits.shards or _shards(rows),
-            rows=rows,
-            estimated_bytes=estimate.bytes,
-            sources=sources,
+            columns=source.columns,
+            partition_type=source.partition_type,
+            shards=spec.limits.shards or _shards(source.rows),
+            rows=source.rows,
+            estimated_bytes=source.bytes,
+            sources=source.modified,
             replaces_rows=replaces_rows,
             dry_run=dry_run,
             reason=reason,
@@ -213,90 +188,13 @@ def plan(
             code_version=__version__,
         )
 
-    return _agree(registry, spec.name, partition, identity, build)
+    return _agree(registry, spec.name, partition, identity, source.now, build)
 
 
 def read_plan(records: RunRecords) -> Plan | None:
     """Return the stored plan of a run, or None when there is no such run."""
     content = records.read("plan")
     return None if content is None else Plan.model_validate(content)
-
-
-def require_columns(spec: Spec, version: Version, warehouse: Warehouse) -> tuple[dict[str, str], str]:
-    """Return name → GoogleSQL type of the columns to freeze, and the partition column's type in the source.
-
-    Raises:
-        TableNotFoundError, ColumnError, SignatureError: what the spec or the model names is not there or does not fit.
-    """
-    there = {column.name: column for column in source_columns(spec, warehouse)}
-    partition = _require(spec, "features.partition", spec.features.partition, there, PARTITION_TYPES)
-    keys = [_require(spec, "features.keys", key, there, KEY_TYPES) for key in spec.features.keys]
-    scalar = {name: column.type for name, column in there.items() if column.mode != "REPEATED"}
-    if found := faults(version.manifest.inputs, scalar):
-        raise SignatureError(version.label, spec.source, found)
-    wanted = [column for item in spec.checks.features for column in item.columns]
-    checked = [_require(spec, "checks.features", name, there, None) for name in wanted]
-    by_lower = {name.lower(): column for name, column in there.items()}
-    inputs = [by_lower[item.name.lower()] for item in version.manifest.inputs]
-    frozen = {column.name: column.type for column in (*keys, partition, *inputs, *checked)}
-    frozen[partition.name] = "DATE"
-    return frozen, partition.type
-
-
-def source_columns(spec: Spec, warehouse: Warehouse) -> Sequence[Column]:
-    """Return the columns of the feature table or query."""
-    if spec.features.table:
-        return warehouse.columns(spec.features.table)
-    doing = f"reading the columns of {spec.source} for {spec.name}"
-    today = dt.datetime.now(dt.UTC).date()
-    return warehouse.estimate(str(spec.features.query), {"partition": today}, doing=doing).columns
-
-
-def _require(spec: Spec, path: str, name: str, there: Mapping[str, Column], types: Sequence[str] | None) -> Column:
-    by_lower = {known.lower(): column for known, column in there.items()}
-    column = by_lower.get(name.lower())
-    if column is None:
-        raise ColumnError(f"{spec.name}: {path}: {spec.source} has no column {name!r}. {near_miss(name, list(there))}")
-    if types is not None and (column.type not in types or column.mode == "REPEATED"):
-        kind = f"ARRAY<{column.type}>" if column.mode == "REPEATED" else column.type
-        raise ColumnError(
-            f"{spec.name}: {path}: the column {name!r} of {spec.source} is {kind}; {' or '.join(types)} is needed."
-        )
-    return column
-
-
-def _count(
-    spec: Spec, partition: dt.date, partition_type: str, warehouse: Warehouse
-) -> tuple[dt.datetime | None, int | None]:
-    """Return the server's time and the number of rows at that time; a query is not counted."""
-    if spec.features.table is None:
-        return None, None
-    doing = f"counting the rows of {spec.source} for {spec.name}"
-    result = warehouse.query(
-        f"SELECT COUNT(*) AS row_count, CURRENT_TIMESTAMP() AS now FROM {warehouse.quoted(spec.features.table)} "
-        f"WHERE {where_partition(spec.features.partition, partition_type)}",
-        {"partition": partition},
-        doing=doing,
-        max_bytes_billed=spec.limits.max_bytes_billed,
-    )
-    [row] = result.rows
-    if row["row_count"] == 0:
-        column = spec.features.partition
-        latest = warehouse.query(
-            f"SELECT DISTINCT DATE(`{column}`) AS d FROM {warehouse.quoted(spec.features.table)} "
-            f"WHERE `{column}` IS NOT NULL ORDER BY d DESC LIMIT 3",
-            doing=doing,
-            max_bytes_billed=spec.limits.max_bytes_billed,
-        )
-        raise EmptyPartitionError(spec, partition, [found["d"] for found in latest.rows])
-    return row["now"], int(row["row_count"])
-
-
-def _server_time(warehouse: Warehouse) -> dt.datetime:
-    [row] = warehouse.query("SELECT CURRENT_TIMESTAMP() AS now", doing="asking for the time").rows
-    now = row["now"]
-    assert isinstance(now, dt.datetime)  # noqa: S101 - tells the type checker what TIMESTAMP is
-    return now
 
 
 def _shards(rows: int | None) -> int:
@@ -306,11 +204,6 @@ def _shards(rows: int | None) -> int:
     [1, 2, 64, 8]
     """
     return SHARDS_OF_A_QUERY if rows is None else max(1, min(MOST_SHARDS, math.ceil(rows / ROWS_PER_SHARD)))
-
-
-def _modified(warehouse: Warehouse, table: str) -> str:
-    found = warehouse.find_table(table)
-    return found.modified.isoformat() if found is not None and found.modified is not None else ""
 
 
 def _replaced_rows(
@@ -333,21 +226,33 @@ def _replaced_rows(
 
 
 def _agree(
-    registry: Registry, pipeline: str, partition: dt.date, identity: dict[str, Any], build: Callable[[int, str], Plan]
+    registry: Registry,
+    pipeline: str,
+    partition: dt.date,
+    identity: dict[str, Any],
+    now: dt.datetime,
+    build: Callable[[int, str], Plan],
 ) -> tuple[Plan, bool]:
-    """Write the plan of the first ordinal that is not taken by a finished run, or return the one written there."""
+    """Write the plan of the first ordinal that is free, or return an unfinished one that can still be completed."""
     ordinal = 0
     while True:
         text = json.dumps({**identity, "ordinal": ordinal}, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()
         records = RunRecords(registry.bucket, pipeline, f"{partition}-{digest[:8]}")
-        if is_finished(records):
-            ordinal += 1
-            continue
         stored = read_plan(records)
-        if stored is not None:
+        if stored is None:
+            draft = build(ordinal, digest)
+            content = json.loads(to_json(draft.model_dump(mode="json")))
+            written = records.write_once("plan", content)
+            return Plan.model_validate(written), written != content
+        if not is_finished(records) and _can_be_completed(stored, records, now):
             return stored, True
-        draft = build(ordinal, digest)
-        content = json.loads(to_json(draft.model_dump(mode="json")))
-        written = records.write_once("plan", content)
-        return Plan.model_validate(written), written != content
+        ordinal += 1
+
+
+def _can_be_completed(stored: Plan, records: RunRecords, now: dt.datetime) -> bool:
+    """Return whether an unfinished run still has its frozen rows, or can still freeze them."""
+    if now > stored.expires - EXPIRY_MARGIN:
+        return False
+    frozen = records.read("freeze") is not None
+    return frozen or stored.snapshot_time is None or now < stored.snapshot_time + TIME_TRAVEL

@@ -228,6 +228,9 @@ class Warehouse:
             job_key,
             lambda job_id: self.client.load_table_from_uri(list(uris), table, job_config=config, job_id=job_id),
         )
+        with translated(doing):
+            reference.expires = expires  # truncating may have taken it away
+            self.client.update_table(reference, ["expires"])
         return int(job.output_rows or 0)
 
     def estimate(

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nightscore.errors import GateRefusedError
 from nightscore.objects import to_json
-from nightscore.plan import EmptyPartitionError, Plan, PlannedModel, _shards
+from nightscore.plan import Plan, PlannedModel, _shards
 from nightscore.spec import Spec
 
 SPEC = Spec.model_validate(
@@ -97,19 +96,3 @@ def test_a_plan_that_was_tampered_with_is_refused(change: dict[str, Any]) -> Non
     stored = plan().model_dump(mode="json")
     with pytest.raises(ValidationError):
         Plan.model_validate({**stored, **change})
-
-
-@pytest.mark.parametrize(
-    ("latest", "there"),
-    [
-        ([], "The table is empty."),
-        ([dt.date(2026, 11, 18), dt.date(2026, 11, 17)], "The latest partitions are 2026-11-18, 2026-11-17."),
-    ],
-)
-def test_an_empty_partition_says_which_are_there(latest: list[dt.date], there: str) -> None:
-    error = EmptyPartitionError(SPEC, dt.date(2026, 11, 19), latest)
-    assert isinstance(error, GateRefusedError)
-    assert str(error) == (
-        "credit_default: features.card_accounts has no row with snapshot_date = 2026-11-19. "
-        f"{there} Nothing was published."
-    )

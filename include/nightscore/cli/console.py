@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer import TyperException
 
 from nightscore.errors import NightscoreError
 from nightscore.objects import Json
@@ -49,6 +50,16 @@ def print_error(error: Exception, *, as_json: bool) -> None:
         print_json({**found, **({"gate": record} if record else {})})
     err.print(f"[bold red]{kind}[/]: ", end="")
     err.print(str(error), markup=False)
+
+
+def print_usage_error(error: TyperException, *, as_json: bool) -> None:
+    """Print what is wrong with the arguments as the parser itself would, and as JSON when asked."""
+    show = getattr(error, "show", None)
+    if show is not None:
+        show()
+    if as_json:
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        print_json({"status": "error", "error": "UsageError", "message": message, "exit_code": 2})
 
 
 def describe(stage: str, record: Json) -> str:

@@ -6,7 +6,7 @@ import pickle
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,6 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from skops import io as skops_io
 
-from nightscore import cli
-from nightscore import settings as settings_module
-from nightscore.settings import Settings
-
 NIGHTSCORE = Path(sys.executable).parent / "nightscore"
 ROWS = pd.DataFrame({"age": np.arange(20, 60), "limit_bal": np.linspace(0, 1, 40)})
 FITTED = LogisticRegression().fit(ROWS, (ROWS["age"] > 40).astype(int))
@@ -27,7 +23,7 @@ FITTED = LogisticRegression().fit(ROWS, (ROWS["age"] > 40).astype(int))
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def folder(tmp_path: Path) -> Path:
     """A model, a sample and a pickle in a folder."""
     skops_io.dump(FITTED, tmp_path / "model.skops")
@@ -39,47 +35,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def name() -> str:
     return f"m{uuid.uuid4().hex[:12]}"
-
-
-@pytest.fixture
-def environment(settings: Settings) -> dict[str, str]:
-    """What a shell says that is pointed at the local servers."""
-    found = {
-        "NIGHTSCORE_PROJECT": settings.project,
-        "NIGHTSCORE_BUCKET": settings.bucket,
-        "BIGQUERY_EMULATOR_HOST": settings.bigquery_host,
-        "BIGQUERY_STORAGE_EMULATOR_HOST": settings.bigquery_storage_host,
-        "STORAGE_EMULATOR_HOST": settings.storage_host,
-    }
-    return {name: value for name, value in found.items() if value}
-
-
-@pytest.fixture
-def nightscore(
-    environment: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    """Run the command in the folder: the same entry point in this process, which has imported everything before."""
-    monkeypatch.chdir(folder)
-    for variable, value in environment.items():
-        monkeypatch.setenv(variable, value)
-
-    def forget() -> None:
-        settings_module.settings.cache_clear()
-        sys.modules["nightscore.cli.app"].services.cache_clear()
-
-    def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        for variable, value in changes.items():
-            monkeypatch.setenv(variable, value)
-        monkeypatch.setattr(sys, "argv", ["nightscore", *arguments])
-        forget()
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        text = capfd.readouterr()
-        return subprocess.CompletedProcess(arguments, ended.value.code or 0, text.out, text.err)
-
-    yield run
-    forget()
 
 
 def register(nightscore: Run, name: str, *more: str, file: str = "model.skops") -> subprocess.CompletedProcess[str]:

@@ -13,12 +13,13 @@ from sklearn.preprocessing import StandardScaler
 
 from nightscore.arguments import parse_model
 from nightscore.gates.gate import GateStoppedError
+from nightscore.objects import to_json
 from nightscore.pipeline import STAGES, finish, run_stage, start
-from nightscore.plan import ColumnError, EmptyPartitionError
 from nightscore.prediction_schema import PredictionsTableError
 from nightscore.progress import LoggedProgress
 from nightscore.records import RunRecords
 from nightscore.registry.signature import SignatureError
+from nightscore.source import ColumnError, EmptyPartitionError
 from nightscore.warehouse import StatementError, TableNotFoundError
 
 DAY = dt.date(2026, 11, 19)
@@ -349,3 +350,37 @@ class Watched(LoggedProgress):
     def stage_ended(self, stage, record):
         if record.get("reused"):
             self.reused.append(stage)
+
+
+def test_a_broken_off_run_that_can_no_longer_be_completed_is_left_alone(cards):
+    """Its frozen rows are about to expire, or time travel no longer reaches back to its snapshot."""
+    old = start(cards.spec(), DAY, cards.services, progress=LoggedProgress())
+    path = f"{old.records.prefix}plan.json"
+    stored = cards.services.bucket.read(path)
+    for changes in (
+        {"snapshot_time": (old.plan.snapshot_time - dt.timedelta(days=3)).isoformat()},
+        {"expires": (old.plan.snapshot_time + dt.timedelta(hours=1)).isoformat()},
+    ):
+        content = to_json({**stored.json(), **changes})
+        current = cards.services.bucket.read(path)
+        assert cards.services.bucket.swap(path, content, current.generation)
+        assert start(cards.spec(), DAY, cards.services, progress=LoggedProgress()).plan.run_id != old.plan.run_id
+    current = cards.services.bucket.read(path)
+    assert cards.services.bucket.swap(path, stored.data, current.generation)
+    assert start(cards.spec(), DAY, cards.services, progress=LoggedProgress()).plan.run_id == old.plan.run_id
+
+
+def test_a_view_can_be_the_source(cards):
+    cards.sql("CREATE VIEW {dataset}.recent AS SELECT * FROM {dataset}.features WHERE id < 701")
+    summary = cards.run(cards.spec(features={"table": f"{cards.name}.recent"}))
+    assert summary["rows_published"] == 100
+    plan = RunRecords(cards.services.bucket, cards.name, summary["run_id"]).read("plan")
+    assert plan["snapshot_time"] is None  # time travel reads tables only
+    assert plan["rows"] == 100
+
+
+def test_a_table_that_demands_a_filter_on_its_partitions(cards):
+    cards.sql("ALTER TABLE {dataset}.features SET OPTIONS (require_partition_filter = TRUE)")
+    assert cards.run()["rows_published"] == 3_000
+    with pytest.raises(EmptyPartitionError, match="The latest partitions are 2026-11-19"):
+        cards.run(day=dt.date(2026, 11, 20))
