@@ -57,15 +57,3 @@ def _connection(host: str | None) -> dict[str, Any]:
 def bigquery_client() -> "bigquery.Client":
     """Return this process's BigQuery client."""
     return build_bigquery(settings())
-
-
-@functools.cache
-def bigquery_storage_client() -> "BigQueryReadClient":
-    """Return this process's Storage Read API client."""
-    return build_bigquery_storage(settings())
-
-
-@functools.cache
-def storage_client() -> "StorageClient":
-    """Return this process's Cloud Storage client."""
-    return build_storage(settings())

@@ -39,10 +39,6 @@ class TransientError(NightscoreError):
     exit_code = 3
 
 
-class NightscoreWarning(UserWarning):
-    """Something works, but not as its author probably meant."""
-
-
 def shorten(value: object, limit: int = LONGEST_VALUE) -> str:
     """Return `value` as text of at most `limit` characters.
 

@@ -9,7 +9,7 @@ from nightscore.objects import Json
 from nightscore.run import Run, utc_now
 from nightscore.warehouse import Column, translated
 
-STAGES = ("freeze", "feature_gate", "prediction_gate", "publish")
+STAGES = ("freeze", "feature_gate", "score", "prediction_gate", "publish")
 TABLES = ("runs", "checks", "quarantine")
 
 
@@ -34,8 +34,8 @@ def table_columns(name: str) -> tuple[Column, ...]:
 
 def _summary(run: Run, records: dict[str, Json | None]) -> Json:
     plan = run.plan
-    frozen, gate, staged, published = (records[stage] or {} for stage in STAGES)
-    refused = [name for name in ("feature_gate", "prediction_gate") if (records[name] or {}).get("verdict") == "stop"]
+    frozen, gate, _, staged, published = (records[stage] or {} for stage in STAGES)
+    refused = [stage for stage, found in records.items() if (found or {}).get("verdict") == "stop"]
     if refused:
         status = "refused"
     elif not published:
@@ -64,7 +64,7 @@ def _summary(run: Run, records: dict[str, Json | None]) -> Json:
         "shards": plan.shards,
         "bytes_processed": frozen.get("bytes_processed"),
         "scoring_seconds": staged.get("scoring_seconds"),
-        "stage_seconds": {stage: found["seconds"] for stage, found in records.items() if found},
+        "stage_seconds": {stage: found["seconds"] for stage, found in records.items() if found and "seconds" in found},
         "planned_at": plan.scored_at.isoformat(),
         "ended_at": now.isoformat(timespec="milliseconds"),
         "seconds": round((now - plan.scored_at).total_seconds(), 3),

@@ -154,7 +154,7 @@ class _AbsentError(Exception):
 def _translated(doing: str) -> Iterator[None]:
     import requests
     from google.api_core import exceptions
-    from google.auth.exceptions import GoogleAuthError
+    from google.auth.exceptions import GoogleAuthError, TransportError
 
     try:
         yield
@@ -166,10 +166,12 @@ def _translated(doing: str) -> Iterator[None]:
         raise _AbsentError from error
     except (exceptions.ServerError, exceptions.TooManyRequests, exceptions.RetryError) as error:
         raise ObjectStoreError(doing, error) from error
-    except (exceptions.GoogleAPICallError, GoogleAuthError) as error:
-        raise ObjectAccessError(doing, error) from error
-    except (requests.RequestException, ConnectionError, TimeoutError) as error:
+    except (requests.RequestException, TransportError, ConnectionError, TimeoutError) as error:
         raise ObjectStoreError(doing, error) from error
+    except GoogleAuthError as error:
+        raise (ObjectStoreError if error.retryable else ObjectAccessError)(doing, error) from error
+    except exceptions.GoogleAPICallError as error:
+        raise ObjectAccessError(doing, error) from error
 
 
 def retry_swap(attempt: Callable[[], bool], doing: str, times: int = 20) -> None:

@@ -69,33 +69,6 @@ def finish(run: Run) -> Json:
     return found
 
 
-def run_pipeline(
-    spec: Spec,
-    partition: dt.date,
-    services: Services,
-    *,
-    model: ModelReference | None = None,
-    dry_run: bool = False,
-    reason: str | None = None,
-    progress: Progress | None = None,
-) -> Json:
-    """Plan and run one partition from end to end in this process; return the run's summary.
-
-    Raises:
-        GateRefusedError: a gate stopped the run; its summary is written.
-        NightscoreError: anything else that went wrong; the same call resumes the run.
-    """
-    watching = progress or LoggedProgress()
-    run = start(spec, partition, services, model=model, dry_run=dry_run, reason=reason, progress=watching)
-    try:
-        for stage in STAGES:
-            run_stage(run, stage)
-    except GateStoppedError:
-        finish(run)
-        raise
-    return finish(run)
-
-
 def start(
     spec: Spec,
     partition: dt.date,
@@ -104,15 +77,32 @@ def start(
     model: ModelReference | None = None,
     dry_run: bool = False,
     reason: str | None = None,
-    progress: Progress,
+    progress: Progress | None = None,
 ) -> Run:
     """Plan a run, or take up the unfinished one; return its context."""
+    progress = progress or LoggedProgress()
     progress.stage_began("plan")
     decided, resumed = plan(
         spec, partition, services.warehouse, services.registry, model=model, dry_run=dry_run, reason=reason
     )
     progress.stage_ended("plan", _planned(decided, resumed=resumed))
     return Run(decided, services, progress)
+
+
+def run_pipeline(run: Run) -> Json:
+    """Run a planned run from end to end in this process; return its summary.
+
+    Raises:
+        GateRefusedError: a gate stopped the run; its summary is written.
+        NightscoreError: anything else that went wrong; planning again takes the run up where it stopped.
+    """
+    try:
+        for stage in STAGES:
+            run_stage(run, stage)
+    except GateStoppedError:
+        finish(run)
+        raise
+    return finish(run)
 
 
 def _planned(decided: Plan, *, resumed: bool) -> Json:

@@ -10,7 +10,6 @@ one.
 """
 
 import datetime as dt
-import getpass
 import hashlib
 import json
 import math
@@ -24,6 +23,7 @@ from nightscore.objects import to_json
 from nightscore.prediction_schema import prediction_columns, require_table_fits
 from nightscore.records import RunRecords, is_finished
 from nightscore.registry.store import Registry, Version
+from nightscore.settings import user_name
 from nightscore.source import look_at_source
 from nightscore.spec import ModelReference, Spec
 from nightscore.warehouse import Warehouse
@@ -148,11 +148,12 @@ def plan(
     """
     version = registry.resolve(model or spec.model)
     source = look_at_source(spec, partition, version, warehouse)
-    replaces_rows = _replaced_rows(spec, partition, version, source.columns, warehouse)
+    spec_as_asked, spec = spec, source.spec
+    replaces_rows, live_since = _live(spec, partition, version, source.columns, warehouse)
     identity = {
         "pipeline": spec.name,
         "partition": partition.isoformat(),
-        "spec": spec.digest,
+        "spec": spec_as_asked.digest,
         "code": __version__,
         "model": version.digest,
         "sources": source.modified,
@@ -184,11 +185,11 @@ def plan(
             replaces_rows=replaces_rows,
             dry_run=dry_run,
             reason=reason,
-            planned_by=getpass.getuser(),
+            planned_by=user_name(),
             code_version=__version__,
         )
 
-    return _agree(registry, spec.name, partition, identity, source.now, build)
+    return _agree(registry, spec.name, partition, identity, source.now, live_since, build)
 
 
 def read_plan(records: RunRecords) -> Plan | None:
@@ -206,23 +207,26 @@ def _shards(rows: int | None) -> int:
     return SHARDS_OF_A_QUERY if rows is None else max(1, min(MOST_SHARDS, math.ceil(rows / ROWS_PER_SHARD)))
 
 
-def _replaced_rows(
+def _live(
     spec: Spec, partition: dt.date, version: Version, columns: Mapping[str, str], warehouse: Warehouse
-) -> int:
-    """Return how many rows a publication will replace; a table that cannot take it is refused before anything runs."""
+) -> tuple[int, dt.datetime | None]:
+    """Return how many rows a publication will replace and when they were planned.
+
+    A table that cannot take the predictions is refused here, before anything runs.
+    """
     found = warehouse.find_table(spec.predictions.table)
     if found is None:
-        return 0
+        return 0, None
     keys = {key: columns[key] for key in spec.features.keys}
     wanted = prediction_columns(version.manifest.name, keys, spec.features.partition, version.manifest.task)
     require_table_fits(spec, found, wanted)
     [row] = warehouse.query(
-        f"SELECT COUNT(*) AS n FROM {warehouse.quoted(spec.predictions.table)} "
+        f"SELECT COUNT(*) AS n, MAX(scored_at) AS latest FROM {warehouse.quoted(spec.predictions.table)} "
         f"WHERE `{spec.features.partition}` = @partition",
         {"partition": partition},
         doing=f"counting the published rows of {spec.predictions.table}",
     ).rows
-    return int(row["n"])
+    return int(row["n"]), row["latest"]
 
 
 def _agree(
@@ -231,6 +235,7 @@ def _agree(
     partition: dt.date,
     identity: dict[str, Any],
     now: dt.datetime,
+    live_since: dt.datetime | None,
     build: Callable[[int, str], Plan],
 ) -> tuple[Plan, bool]:
     """Write the plan of the first ordinal that is free, or return an unfinished one that can still be completed."""
@@ -245,14 +250,19 @@ def _agree(
             content = json.loads(to_json(draft.model_dump(mode="json")))
             written = records.write_once("plan", content)
             return Plan.model_validate(written), written != content
-        if not is_finished(records) and _can_be_completed(stored, records, now):
+        if not is_finished(records) and _can_be_completed(stored, records, now, live_since):
             return stored, True
         ordinal += 1
 
 
-def _can_be_completed(stored: Plan, records: RunRecords, now: dt.datetime) -> bool:
-    """Return whether an unfinished run still has its frozen rows, or can still freeze them."""
-    if now > stored.expires - EXPIRY_MARGIN:
+def _can_be_completed(stored: Plan, records: RunRecords, now: dt.datetime, live_since: dt.datetime | None) -> bool:
+    """Return whether an unfinished run may be taken up.
+
+    Not one whose frozen rows are about to go, or can no longer be frozen; nor one that a later run has overtaken; nor
+    one that reads a query or a view, of which nobody can tell whether what lies behind it has changed since.
+    """
+    if stored.snapshot_time is None or now > stored.expires - EXPIRY_MARGIN:
         return False
-    frozen = records.read("freeze") is not None
-    return frozen or stored.snapshot_time is None or now < stored.snapshot_time + TIME_TRAVEL
+    if live_since is not None and live_since > stored.scored_at:
+        return False
+    return records.read("freeze") is not None or now < stored.snapshot_time + TIME_TRAVEL

@@ -6,6 +6,7 @@ newcomer configures nothing. It counts as a whole: once the environment sets any
 """
 
 import functools
+import getpass
 import os
 import re
 from collections.abc import Mapping
@@ -108,6 +109,14 @@ def project_root(start: Path | None = None) -> Path:
     if configured:
         return Path(configured)
     return next((f for f in (start, *start.parents) if (f / "dags").is_dir() or (f / LOCAL_DIR).is_dir()), start)
+
+
+def user_name() -> str:
+    """Return who runs this process; in a container whose user has no name, its number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 @functools.cache

@@ -36,6 +36,7 @@ class Source:
     """What freezing will find.
 
     Attributes:
+        spec: the spec, its columns spelt as the table spells them.
         columns: name → GoogleSQL type of the columns to freeze; the partition column is a DATE.
         partition_type: GoogleSQL type of the partition column in the source.
         now: the server's time.
@@ -45,6 +46,7 @@ class Source:
         modified: full name → time of last change of every table that is read.
     """
 
+    spec: Spec
     columns: dict[str, str]
     partition_type: str
     now: dt.datetime
@@ -61,7 +63,7 @@ def look_at_source(spec: Spec, partition: dt.date, version: Version, warehouse: 
         EmptyPartitionError: there is nothing.
         TableNotFoundError, ColumnError, SignatureError: what the spec or the model names is not there or does not fit.
     """
-    columns, partition_type = require_columns(spec, version, warehouse)
+    spec, columns, partition_type = require_columns(spec, version, warehouse)
     estimate = warehouse.estimate(
         frozen_select(spec, columns, partition_type, None),
         {"partition": partition},
@@ -72,6 +74,7 @@ def look_at_source(spec: Spec, partition: dt.date, version: Version, warehouse: 
     modified = {table: _modified(warehouse, table) for table in sorted(estimate.tables)}
     now, rows = _count(spec, partition, partition_type, warehouse)
     return Source(
+        spec=spec,
         columns=columns,
         partition_type=partition_type,
         now=now,
@@ -82,8 +85,10 @@ def look_at_source(spec: Spec, partition: dt.date, version: Version, warehouse: 
     )
 
 
-def require_columns(spec: Spec, version: Version, warehouse: Warehouse) -> tuple[dict[str, str], str]:
-    """Return name → GoogleSQL type of the columns to freeze, and the partition column's type in the source.
+def require_columns(spec: Spec, version: Version, warehouse: Warehouse) -> tuple[Spec, dict[str, str], str]:
+    """Return the spec as the table spells its columns, the columns to freeze, and the partition column's type.
+
+    The columns are name → GoogleSQL type: keys, partition (a DATE once it is frozen), inputs and checked columns.
 
     Raises:
         TableNotFoundError, ColumnError, SignatureError: what the spec or the model names is not there or does not fit.
@@ -100,7 +105,8 @@ def require_columns(spec: Spec, version: Version, warehouse: Warehouse) -> tuple
     inputs = [by_lower[item.name.lower()] for item in version.manifest.inputs]
     frozen = {column.name: column.type for column in (*keys, partition, *inputs, *checked)}
     frozen[partition.name] = "DATE"
-    return frozen, partition.type
+    spelt = {"keys": tuple(key.name for key in keys), "partition": partition.name}
+    return spec.model_copy(update={"features": spec.features.model_copy(update=spelt)}), frozen, partition.type
 
 
 def source_columns(spec: Spec, warehouse: Warehouse) -> Sequence[Column]:

@@ -7,7 +7,7 @@ import copy
 import datetime as dt
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from nightscore.errors import ConfigurationError, near_miss, shorten
+from nightscore.errors import ConfigurationError, listed, near_miss, shorten
 from nightscore.spec import (
     PIPELINE_NAME,
     SQL_FILE,
@@ -123,6 +123,19 @@ def iter_specs(folder: Path) -> Iterator[Spec | SpecError]:
             yield load_spec(name, folder)
         except SpecError as error:
             yield error
+
+
+def shared_tables(specs: Iterable[Spec]) -> dict[str, str]:
+    """Return pipeline → a sentence for those that share a table: each would delete what the other published."""
+    by_table: dict[str, list[str]] = {}
+    for spec in specs:
+        by_table.setdefault(spec.predictions.table.lower(), []).append(spec.name)
+    return {
+        name: f"{name}: predictions.table: {listed(n for n in names if n != name)} publishes into {table} as well."
+        for table, names in by_table.items()
+        if len(names) > 1
+        for name in names
+    }
 
 
 def parse_spec(name: str, text: str, folder: Path | None = None) -> Spec:

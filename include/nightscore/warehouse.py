@@ -5,6 +5,8 @@ running it twice; a job that failed for a passing reason is followed by the next
 """
 
 import datetime as dt
+import functools
+import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from google.cloud import bigquery
     from google.cloud.bigquery_storage_v1 import BigQueryReadClient
 
-MOST_ATTEMPTS = 10
+MOST_ATTEMPTS = 100
+MOST_CONFLICTS = 8
+PATIENCE = 60.0  # seconds for which a server that does not answer is asked again
 
 # https://cloud.google.com/bigquery/docs/error-messages: the reasons for which BigQuery itself advises a retry.
 _PASSING_REASONS = {
@@ -28,11 +32,15 @@ _PASSING_REASONS = {
     "jobBackendError",
     "jobInternalError",
     "jobRateLimitExceeded",
+    "quotaExceeded",
     "rateLimitExceeded",
     "stopped",
     "tableUnavailable",
     "timeout",
 }
+
+# What statements that change the same table at the same time end with; BigQuery gives it the reason of a syntax error.
+_CONFLICT = "Could not serialize access"
 
 # Reasons that come with the status 500 from some methods, and yet are the caller's to mend.
 _FINAL_REASONS = {
@@ -50,6 +58,10 @@ class WarehouseError(TransientError):
 
     def __init__(self, doing: str, cause: object) -> None:
         super().__init__(f"BigQuery failed while {doing}: {shorten(cause, 600)}")
+
+
+class ConflictingStatementError(WarehouseError):
+    """Another statement changed the same table at the same time; BigQuery gave up on this one."""
 
 
 class StatementError(ConfigurationError):
@@ -185,7 +197,9 @@ class Warehouse:
             config.maximum_bytes_billed = max_bytes_billed
         started = time.monotonic()
         job, rows = self._once(
-            doing, job_key, lambda job_id: self.client.query(sql, job_config=config, job_id=job_id, job_retry=None)
+            doing,
+            job_key,
+            lambda job_id: self.client.query(sql, job_config=config, job_id=job_id, job_retry=None, retry=self._retry),
         )
         with translated(doing):
             found = [dict(row.items()) for row in rows]
@@ -204,7 +218,6 @@ class Warehouse:
         columns: Sequence[Column],
         *,
         doing: str,
-        job_key: str,
         expires: dt.datetime,
         labels: Mapping[str, str] | None = None,
     ) -> int:
@@ -224,9 +237,7 @@ class Warehouse:
         with translated(doing):
             self.client.create_table(reference, exists_ok=True)
         job, _ = self._once(
-            doing,
-            job_key,
-            lambda job_id: self.client.load_table_from_uri(list(uris), table, job_config=config, job_id=job_id),
+            doing, None, lambda _: self.client.load_table_from_uri(list(uris), table, job_config=config)
         )
         with translated(doing):
             reference.expires = expires  # truncating may have taken it away
@@ -245,7 +256,7 @@ class Warehouse:
             use_query_cache=False,
         )
         with translated(doing):
-            job = self.client.query(sql, job_config=config, job_retry=None)
+            job = self.client.query(sql, job_config=config, job_retry=None, retry=self._retry)
             estimate = Estimate(
                 columns=tuple(Column.from_api(field) for field in job.schema or ()),
                 bytes=int(job.total_bytes_processed or 0),
@@ -264,7 +275,7 @@ class Warehouse:
 
         with translated(f"looking up {table}"):
             try:
-                return self.client.get_table(self.full_name(table))
+                return self.client.get_table(self.full_name(table), retry=self._retry)
             except NotFound:
                 return None
 
@@ -291,7 +302,7 @@ class Warehouse:
         dataset.location = self.config.location
         dataset.description = description
         with translated(f"creating the dataset {name}"):
-            self.client.create_dataset(dataset, exists_ok=True)
+            self.client.create_dataset(dataset, exists_ok=True, retry=self._retry)
 
     def _neighbours(self, table: str) -> list[str]:
         from google.api_core.exceptions import NotFound
@@ -304,30 +315,37 @@ class Warehouse:
                 return []
 
     def _once(self, doing: str, job_key: str | None, submit: Callable[[str | None], Any]) -> tuple[Any, Any]:
-        """Submit a job under the first id of its key that has not failed for a passing reason, and wait for it."""
+        """Submit a job under the first id of its key that is not spent, and wait for it.
+
+        An id is spent once its job has ended, well or not: what the statements of a run do may be done twice, and a
+        fault that was mended since must not be answered by the error of an earlier attempt. A job that is still
+        running was submitted by a process that crashed, or that is at work beside this one; it is waited for.
+        """
         from google.api_core.exceptions import Conflict
 
-        if job_key is None:
-            with translated(doing):
-                job = submit(None)
-                return job, job.result()
         for attempt in range(MOST_ATTEMPTS):
-            job_id = f"{job_key}_{attempt}"
+            job_id = None if job_key is None else f"{job_key}_{attempt}"
             with translated(doing):
                 try:
                     job = submit(job_id)
-                except Conflict:  # an earlier process, or a lost answer, submitted it already
-                    job = self.client.get_job(job_id)
+                except Conflict:
+                    job = self.client.get_job(str(job_id), retry=self._retry)
+                    if job.state == "DONE":
+                        continue
             try:
                 with translated(doing):
-                    return job, job.result()
-            except WarehouseError:
-                # The job itself failed and its id is spent; if only the waiting failed, the id is still good.
-                with translated(doing):
-                    job.reload()
-                if job.state != "DONE" or not job.error_result or attempt == MOST_ATTEMPTS - 1:
+                    return job, job.result(retry=self._retry)
+            except ConflictingStatementError:
+                if attempt >= MOST_CONFLICTS:
                     raise
-        raise WarehouseError(doing, f"{MOST_ATTEMPTS} attempts failed")
+                time.sleep(random.uniform(0.5, 2.0) * (attempt + 1))  # noqa: S311 - apart in time, not in secret
+        raise WarehouseError(doing, f"{MOST_ATTEMPTS} attempts were made before")
+
+    @functools.cached_property
+    def _retry(self) -> Any:
+        from google.cloud.bigquery.retry import DEFAULT_RETRY
+
+        return DEFAULT_RETRY.with_timeout(PATIENCE)
 
 
 @dataclass(frozen=True)
@@ -355,11 +373,14 @@ def translated(doing: str) -> Iterator[None]:
         passing = reasons & _PASSING_REASONS or (
             isinstance(error, (exceptions.ServerError, exceptions.TooManyRequests)) and not reasons & _FINAL_REASONS
         )
+        passing = passing or isinstance(error, exceptions.Aborted)
+        if _CONFLICT in str(error):
+            raise ConflictingStatementError(doing, error.message or error) from error
         raise (WarehouseError if passing else StatementError)(doing, error.message or error) from error
     except (exceptions.RetryError, requests.RequestException, TransportError, ConnectionError, TimeoutError) as error:
         raise WarehouseError(doing, error) from error
     except GoogleAuthError as error:
-        raise StatementError(doing, error) from error
+        raise (WarehouseError if error.retryable else StatementError)(doing, error) from error
 
 
 def _list_inference() -> Any:

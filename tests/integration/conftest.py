@@ -16,7 +16,7 @@ from skops import io as skops_io
 
 from nightscore.local import servers
 from nightscore.local.servers import LocalServers
-from nightscore.pipeline import run_pipeline
+from nightscore.pipeline import run_pipeline, start
 from nightscore.registry.store import Version
 from nightscore.run import Services, build_services
 from nightscore.settings import LOCAL_DIR, Settings, read_settings
@@ -112,7 +112,7 @@ class Bench:
 
     def run(self, spec: Spec | None = None, day: dt.date | None = None, **kwargs: Any) -> dict[str, Any]:
         """Run a pipeline from end to end in this process."""
-        return run_pipeline(spec or self.spec(), day or self.day, self.services, **kwargs)
+        return run_pipeline(start(spec or self.spec(), day or self.day, self.services, **kwargs))
 
     def published(self, order: str = "id", table: str = "predictions") -> pa.Table:
         """Return the predictions table, ordered."""

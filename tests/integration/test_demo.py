@@ -8,7 +8,7 @@ import pytest
 from nightscore.demo import portfolio
 from nightscore.demo.fill import FEATURES_TABLE, OUTCOMES_TABLE, fill
 from nightscore.demo.train import INPUTS, NoTrainingDataError, train
-from nightscore.pipeline import run_pipeline
+from nightscore.pipeline import run_pipeline, start
 from nightscore.run import Services, build_services
 from nightscore.specs import load_spec
 
@@ -125,7 +125,7 @@ def test_a_second_training_does_nothing_and_says_so(services, versions):
 
 @pytest.mark.parametrize("night", [LAST, LAST - dt.timedelta(days=9)], ids=str)
 def test_the_pipeline_publishes_a_night(services, versions, spec, night):
-    summary = run_pipeline(spec, night, services)
+    summary = run_pipeline(start(spec, night, services))
     bad = services.warehouse.query(
         f"SELECT COUNT(*) AS n FROM {services.warehouse.quoted(FEATURES_TABLE)} WHERE snapshot_date = @night AND "
         f"({' OR '.join(portfolio.REJECT.values())})",

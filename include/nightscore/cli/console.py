@@ -1,6 +1,7 @@
 """What the command line prints: tables and moving bars on a terminal, plain lines elsewhere, JSON when asked."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,8 +17,27 @@ from nightscore.objects import Json
 
 # Rich takes 80 columns where there is no terminal, and folds tables that a file or a pipe has room for.
 PIPE_WIDTH = 160
-out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+
+
+class _Output(Console):
+    """Standard output: when its reader has gone there is nobody to tell, and no code of ours that says so."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+class _Messages(Console):
+    """Standard error: a run goes on when nobody reads its progress."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+out = _Output(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+err = _Messages(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
 STAGE_NAMES = {
     "plan": "plan",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nightscore.cli.console import out
+from nightscore.cli.console import INTERRUPTED, out
 from nightscore.cli.local import tell
 from nightscore.cli.report import print_run
 
@@ -54,7 +54,7 @@ def up(
             while True:
                 time.sleep(3600)
     except KeyboardInterrupt:
-        raise typer.Exit(0) from None
+        raise typer.Exit(INTERRUPTED if once else 0) from None
 
 
 @app.command("fill")

@@ -53,16 +53,19 @@ def check_pipelines(
     from nightscore.check import check_pipeline
     from nightscore.cli.app import services
     from nightscore.settings import pipelines_dir
-    from nightscore.specs import SpecError, iter_specs, load_spec
+    from nightscore.specs import SpecError, iter_specs, load_spec, shared_tables
 
     folder = pipelines_dir()
-    items = [load_spec(name, folder)] if name else list(iter_specs(folder))
+    every = list(iter_specs(folder))
+    shared = shared_tables(item for item in every if not isinstance(item, SpecError))
+    items = [load_spec(name, folder)] if name else every
     broken = 0
     for item in items:
         if isinstance(item, SpecError):
             faults, label = [str(item)], item.pipeline
         else:
             faults, label = ([] if offline else check_pipeline(item, services())), item.name
+            faults.extend([shared[label]] if label in shared else [])
         broken += bool(faults)
         out.print(f"[red]✗[/] {label}" if faults else f"[green]✓[/] {label}")
         for fault in faults:

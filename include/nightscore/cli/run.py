@@ -21,7 +21,7 @@ def run(
 ) -> None:
     """Score one partition and publish it. An unfinished run of the same plan is taken up where it stopped."""
     from nightscore.cli.app import services
-    from nightscore.pipeline import run_pipeline
+    from nightscore.pipeline import run_pipeline, start
     from nightscore.settings import settings
     from nightscore.specs import load_spec
 
@@ -29,9 +29,8 @@ def run(
     reference = None if model is None else parse_model(model)
     spec = load_spec(pipeline, settings().pipelines_dir)
     with watching() as progress:
-        summary = run_pipeline(
-            spec, day, services(), model=reference, dry_run=dry_run, reason=reason, progress=progress
-        )
+        planned = start(spec, day, services(), model=reference, dry_run=dry_run, reason=reason, progress=progress)
+        summary = run_pipeline(planned)
     if as_json:
         print_json(summary)
     else:

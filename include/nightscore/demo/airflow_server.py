@@ -7,7 +7,6 @@ otherwise; with one host nobody needs them.
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from nightscore.errors import TransientError
+from nightscore.local.ports import HOST, PortTakenError, free_ports, is_free
 from nightscore.local.processes import ProcessId, is_running, spawn, stop_group
 from nightscore.progress import Tell
 
-HOST = "127.0.0.1"
+UI_PORT = 8080
 COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "api-server": ("--host", HOST),
     "scheduler": ("--skip-serve-logs",),
@@ -140,12 +140,13 @@ def running(root: Path, port: int | None, settings: Mapping[str, str], tell: Tel
         tell: called with a sentence about each thing that takes time.
 
     Raises:
+        PortTakenError: the port that was asked for is taken.
         AirflowError: it did not become healthy; says where the log is.
     """
     home = root / ".nightscore" / "airflow"
     home.mkdir(parents=True, exist_ok=True)
     _stop_leftovers(home)
-    chosen = _port(port, tell)
+    chosen = _port(port, home, tell)
     environment = airflow_environment(root, home, chosen, settings)
     server = AirflowServer(home, chosen)
     _migrate(home, environment, tell)
@@ -199,28 +200,14 @@ def _is_healthy(server: AirflowServer) -> bool:
     return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor"))
 
 
-def _port(wanted: int | None, tell: Tell) -> int:
-    if wanted is not None:
-        if not _is_free(wanted):
-            raise AirflowError(f"Port {wanted} on {HOST} is taken; choose another with PORT=… or --port.")
-        return wanted
-    if _is_free(8080):
-        return 8080
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        free: int = probe.getsockname()[1]
-    tell(f"Port 8080 is taken; the UI will be at http://{HOST}:{free}. PORT=… chooses another.")
+def _port(wanted: int | None, home: Path, tell: Tell) -> int:
+    if wanted is not None and not is_free(wanted):
+        raise PortTakenError(wanted)
+    if wanted is not None or is_free(UI_PORT):
+        return wanted or UI_PORT
+    [free] = free_ports(str(home), 1)
+    tell(f"Port {UI_PORT} is taken; the UI will be at http://{HOST}:{free}. PORT=… chooses another.")
     return free
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def _stop_leftovers(home: Path) -> None:

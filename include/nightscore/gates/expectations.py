@@ -1,12 +1,13 @@
 """Great Expectations, run inside the warehouse: spec in, suite out, one verdict for every expectation.
 
-Nothing is copied here but the figures that Great Expectations computes by SQL. Failing values are counted, never
-fetched: what an account holds does not belong in a record or a log.
+Nothing is copied here but the aggregates that Great Expectations computes by SQL. Failing rows are counted, never
+listed: what an account holds does not belong in a record or a log.
 """
 
 import logging
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -112,6 +113,8 @@ def check_table(
     *,
     built_in: Sequence[Expectation],
     asked: Sequence[Expectation],
+    labels: Mapping[str, str],
+    max_bytes_billed: int | None,
 ) -> list[Verdict]:
     """Check a table or view and return a verdict for each expectation: first the built-in ones, then the spec's.
 
@@ -122,6 +125,8 @@ def check_table(
         path: where the spec's expectations stand in it, for messages.
         built_in: expectations that nightscore asks for.
         asked: expectations that the spec asks for.
+        labels: labels of the queries.
+        max_bytes_billed: above this many bytes BigQuery refuses one of them.
 
     Raises:
         ExpectationError: an expectation does not exist or cannot be evaluated on this table.
@@ -134,12 +139,13 @@ def check_table(
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
-    _, dataset, name = table.split(".")
+    _, dataset, name = table.rsplit(".", 2)
+    client = _client_for(warehouse, dataset, labels, max_bytes_billed)
     source = context.data_sources.add_bigquery(
         "warehouse",
         connection_string=f"bigquery://{warehouse.config.project}/{dataset}?user_supplied_client=true",
         # The DB-API opens its own Storage Read client when it is given none, and that one knows no local server.
-        kwargs={"connect_args": {"client": _client_for(warehouse, dataset), "bqstorage_client": warehouse.reader}},
+        kwargs={"connect_args": {"client": client, "bqstorage_client": warehouse.reader}},
     )
     asset = source.add_table_asset(name="rows", table_name=name)
     batch = asset.add_batch_definition_whole_table("all").get_batch()
@@ -159,19 +165,27 @@ _GX_OWN_FIELDS = frozenset(
 )
 
 
+# Great Expectations keeps what was raised as text only.
+_PASSING = re.compile(
+    r"\b(429|50[0234]) (GET|POST|PUT)|Connection(Error| aborted| refused| reset)|timed out|Deadline|backendError"
+    r"|rateLimitExceeded|Could not serialize access"
+)
+
+
 def _key(configuration: Any) -> str:
     return f"{configuration.type}{sorted((k, repr(v)) for k, v in configuration.kwargs.items() if k != 'batch_id')}"
 
 
-def _client_for(warehouse: Warehouse, dataset: str) -> Any:
+def _client_for(warehouse: Warehouse, dataset: str, labels: Mapping[str, str], max_bytes_billed: int | None) -> Any:
     from google.cloud import bigquery
 
     from nightscore.clients import build_bigquery
 
+    config = bigquery.QueryJobConfig(default_dataset=f"{warehouse.config.project}.{dataset}", labels=dict(labels))
+    if max_bytes_billed is not None:
+        config.maximum_bytes_billed = max_bytes_billed
     client = build_bigquery(warehouse.config)
-    client.default_query_job_config = bigquery.QueryJobConfig(
-        default_dataset=f"{warehouse.config.project}.{dataset}", labels={"nightscore_step": "gate"}
-    )
+    client.default_query_job_config = config
     return client
 
 
@@ -203,8 +217,7 @@ def _require_evaluated(name: str, info: Mapping[str, Any] | None) -> None:
     for found in infos:
         if isinstance(found, Mapping) and found.get("raised_exception"):
             message = shorten(found.get("exception_message"), 400)
-            passing = ("503", "500", "502", "429", "Connection", "timed out", "Deadline", "backendError")
-            if any(word in message for word in passing):
+            if _PASSING.search(message):
                 raise WarehouseError(f"checking {name}", message)
             raise ExpectationError(f"{name} cannot be evaluated: {message}")
 

@@ -26,6 +26,8 @@ def feature_gate(run: Run) -> Json:
         "checks.features",
         built_in=_built_in(run),
         asked=run.spec.checks.features,
+        labels=run.plan.labels,
+        max_bytes_billed=run.spec.limits.max_bytes_billed,
     )
     return gate_record(int(frozen["accepted"]), verdicts, _rejections(run, frozen), rejected=int(frozen["rejected"]))
 

@@ -17,8 +17,8 @@ class ShardsMissingError(ConfigurationError):
 def prediction_gate(run: Run) -> Json:
     """Stage what the shards scored and check it; return the gate's record.
 
-    Always checked: every accepted row was scored, once; keys are never repeated; scores are there and probabilities lie
-    within 0 and 1. Then come the spec's own expectations.
+    Always checked: every accepted row was scored, once; keys are never repeated; predictions are there, and the scores
+    of a binary classifier lie within 0 and 1. Then come the spec's own expectations.
 
     Raises:
         ShardsMissingError: a shard has no receipt.
@@ -41,6 +41,8 @@ def prediction_gate(run: Run) -> Json:
         "checks.predictions",
         built_in=_built_in(run, task),
         asked=run.spec.checks.predictions,
+        labels=run.plan.labels,
+        max_bytes_billed=run.spec.limits.max_bytes_billed,
     )
     accepted = int(frozen["accepted"])
     faults = []

@@ -10,7 +10,6 @@ import hashlib
 import http.client
 import json
 import shutil
-import socket
 import sys
 import time
 import urllib.error
@@ -21,12 +20,12 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from nightscore.errors import ConfigurationError, TransientError
+from nightscore.errors import TransientError
 from nightscore.local import bigquery_environment, processes
+from nightscore.local.ports import HOST, PortTakenError, free_ports, is_free
 from nightscore.local.processes import ProcessId
 from nightscore.settings import LOCAL_DIR, LOCAL_ENV
 
-HOST = "127.0.0.1"
 PROJECT = "local"
 BUCKET = "nightscore-local"
 START_SECONDS = 60
@@ -37,9 +36,6 @@ BIGQUERY, STORAGE = "bigquery", "storage"
 NAMES = (STORAGE, BIGQUERY)
 HERE = Path(__file__).parent
 SOURCES = {STORAGE: ("storage_*.py",), BIGQUERY: ("bigquery_server/**/*.py", "bigquery_server/*.txt")}
-
-# Below the range from which the kernel takes ports for outgoing connections, so that ours stay free while we are down.
-FIRST_PORT, LAST_PORT = 20_000, 30_000
 
 Progress = Callable[[str], None]
 
@@ -55,14 +51,6 @@ class ServerStartError(TransientError):
         super().__init__(f"The local {name} server {reason}. The end of {log}:\n{shown}")
         self.name = name
         self.log = log
-
-
-class PortTakenError(ConfigurationError):
-    """A port that was asked for belongs to another program."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__(f"Port {port} on {HOST} is used by another program. Choose another, or let `up` choose.")
-        self.port = port
 
 
 @dataclass(frozen=True)
@@ -338,14 +326,14 @@ def _settle_ports(folder: Path, wanted: Ports | None) -> Ports:
     held = _held_ports(state)
     if wanted is not None:
         for port in asdict(wanted).values():
-            if port not in held and not _is_free(port):
+            if port not in held and not is_free(port):
                 raise PortTakenError(port)
         return wanted
-    free = _free_ports(folder, 3)
+    free = free_ports(str(folder), 3)
     if state is None:
         return Ports(*free)
     kept = asdict(state.ports).items()
-    return Ports(**{name: port if port in held or _is_free(port) else free.pop() for name, port in kept})
+    return Ports(**{name: port if port in held or is_free(port) else free.pop() for name, port in kept})
 
 
 def _held_ports(state: _State | None) -> set[int]:
@@ -355,31 +343,6 @@ def _held_ports(state: _State | None) -> set[int]:
     ports = state.ports
     held: dict[str, set[int]] = {BIGQUERY: {ports.bigquery, ports.bigquery_storage}, STORAGE: {ports.storage}}
     return set().union(*(held[name] for name, process in state.processes.items() if processes.is_running(process)))
-
-
-def _free_ports(folder: Path, count: int) -> list[int]:
-    """Return free ports, the same for the same folder as long as nobody takes them."""
-    span = LAST_PORT - FIRST_PORT
-    first = int(hashlib.sha256(str(folder).encode()).hexdigest(), 16) % span
-    found: list[int] = []
-    for step in range(span):
-        port = FIRST_PORT + (first + step) % span
-        if _is_free(port):
-            found.append(port)
-            if len(found) == count:
-                return found
-    raise PortTakenError(FIRST_PORT + first)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the servers do: else a port is "taken" for a minute after its last connection closed.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def _folder(root: Path) -> Path:

@@ -94,11 +94,14 @@ def score(pipeline: str, run: str, shard: dict[str, Any]) -> None:
 
 
 def prediction_gate(pipeline: str, run: str) -> None:
-    """Run the stage of the same name."""
+    """Sum the shards' receipts up as the record of scoring, and run the stage of the same name."""
     from nightscore.gates.prediction_gate import prediction_gate as stage
     from nightscore.pipeline import run_stage
+    from nightscore.pipeline import score as scored
 
-    run_stage(_open(pipeline, run), stage)
+    context = _open(pipeline, run)
+    run_stage(context, scored)
+    run_stage(context, stage)
 
 
 def publish(pipeline: str, run: str, outlet_events: Any = None, partition_key: str | None = None) -> None:

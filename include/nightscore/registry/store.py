@@ -8,7 +8,6 @@ Loading reads in this order: resolve → read manifest → verify digest → aud
 """
 
 import datetime as dt
-import getpass
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from nightscore.registry.formats import sklearn_skops
 from nightscore.registry.manifest import MANIFEST_FILE, File, Input, Manifest, digest
 from nightscore.registry.model import Model
 from nightscore.registry.signature import SampleError, input_type, read_sample, select_inputs
+from nightscore.settings import user_name
 from nightscore.spec import ModelReference
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Registry:
             metrics=dict(metrics or {}),
             sample_rows=rows.num_rows,
             created_at=_now(),
-            created_by=getpass.getuser(),
+            created_by=user_name(),
             description=description,
         )
         draft = draft.model_copy(update={"inputs": _probe(file.name, draft, estimator, rows)})
@@ -161,7 +161,7 @@ class Registry:
                 "from": before.get("version"),
                 "to": version.manifest.version,
                 "at": _now(),
-                "by": getpass.getuser(),
+                "by": user_name(),
                 "reason": reason,
             }
             content: Json = {

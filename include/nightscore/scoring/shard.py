@@ -1,6 +1,7 @@
 """One shard: read its frozen rows as Arrow, score them, store the predictions, write the receipt that commits them."""
 
 import datetime as dt
+import re
 import tempfile
 import time
 import uuid
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nightscore.errors import ConfigurationError, shorten
+from nightscore.gates.gate import GateStoppedError, gate_record
 from nightscore.objects import Json
 from nightscore.predictions import columns_of
 from nightscore.registry.model import Model
@@ -89,7 +91,7 @@ def iter_batches(run: Run, shard: int) -> Iterator["pa.RecordBatch"]:
     import pyarrow as pa
     from google.cloud.bigquery_storage_v1 import types
 
-    project, dataset, table = run.snapshot_table.split(".")
+    project, dataset, table = run.snapshot_table.rsplit(".", 2)
     wanted = [name for name in run.plan.columns if name != run.spec.features.partition]
     with translated(f"reading shard {shard} of {run.spec.name}"):
         session = run.warehouse.reader.create_read_session(
@@ -125,13 +127,17 @@ def _expected_rows(run: Run, shard: int) -> int:
 def _scored(run: Run, model: Model, batch: "pa.RecordBatch") -> "pa.Table":
     try:
         return score(batch, model)
-    except NonFiniteError:
-        raise
-    except Exception as error:
-        # The estimator is its author's: whatever it raises, a retry meets it again.
-        raise ShardError(
-            f"{run.spec.name}: the model {model.label} failed with {type(error).__name__}: {shorten(error, 300)}"
+    except NonFiniteError as error:
+        refusal = gate_record(batch.num_rows, (), [str(error)])
+        raise GateStoppedError(
+            run.spec.name, "score", run.records.write_once("score", refusal), run.records.uri
         ) from error
+    except Exception as error:  # noqa: BLE001 - the estimator is its author's: whatever it raises, a retry meets it again
+        # Estimators quote the values that they cannot take, and an account's values belong in no log.
+        words = re.sub(r"'[^']*'|\"[^\"]*\"|-?\d[\d.,e+-]*", "…", str(error))
+        raise ShardError(
+            f"{run.spec.name}: the model {model.label} failed with {type(error).__name__}: {shorten(words, 300)}"
+        ) from None
 
 
 def _with_constants(run: Run, model: Model, batch: "pa.RecordBatch", predictions: "pa.Table") -> "pa.Table":

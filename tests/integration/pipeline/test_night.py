@@ -229,7 +229,7 @@ def test_another_model_can_be_asked_for(cards):
 @pytest.mark.parametrize("done", range(len(STAGES) + 1))
 def test_a_run_that_broke_off_is_taken_up_where_it_stopped(cards, done):
     """After each stage: the same plan again runs only what is missing."""
-    broken = start(cards.spec(), DAY, cards.services, progress=LoggedProgress())
+    broken = start(cards.spec(), DAY, cards.services)
     for stage in STAGES[:done]:
         run_stage(broken, stage)
     watched = Watched()
@@ -244,7 +244,7 @@ def test_a_run_whose_shard_is_missing_scores_only_that_shard(cards):
     from nightscore.scoring.shard import score_shard
     from nightscore.snapshot import freeze
 
-    broken = start(cards.spec(), DAY, cards.services, progress=LoggedProgress())
+    broken = start(cards.spec(), DAY, cards.services)
     run_stage(broken, freeze)
     first = score_shard(broken, 0)
     assert score(broken)["reused_shards"] == 1
@@ -253,7 +253,7 @@ def test_a_run_whose_shard_is_missing_scores_only_that_shard(cards):
 
 
 def test_new_data_is_a_new_run_even_if_the_last_one_broke_off(cards):
-    broken = start(cards.spec(), DAY, cards.services, progress=LoggedProgress())
+    broken = start(cards.spec(), DAY, cards.services)
     run_stage(broken, STAGES[0])
     cards.write("features", cards.table.slice(0, 100))
     summary = cards.run()
@@ -262,7 +262,7 @@ def test_new_data_is_a_new_run_even_if_the_last_one_broke_off(cards):
 
 
 def test_the_frozen_rows_do_not_change_with_the_source(cards):
-    run = start(cards.spec(), DAY, cards.services, progress=LoggedProgress())
+    run = start(cards.spec(), DAY, cards.services)
     run_stage(run, STAGES[0])
     cards.write("features", cards.table.slice(0, 10))
     for stage in STAGES[1:]:
@@ -354,7 +354,7 @@ class Watched(LoggedProgress):
 
 def test_a_broken_off_run_that_can_no_longer_be_completed_is_left_alone(cards):
     """Its frozen rows are about to expire, or time travel no longer reaches back to its snapshot."""
-    old = start(cards.spec(), DAY, cards.services, progress=LoggedProgress())
+    old = start(cards.spec(), DAY, cards.services)
     path = f"{old.records.prefix}plan.json"
     stored = cards.services.bucket.read(path)
     for changes in (
@@ -364,10 +364,10 @@ def test_a_broken_off_run_that_can_no_longer_be_completed_is_left_alone(cards):
         content = to_json({**stored.json(), **changes})
         current = cards.services.bucket.read(path)
         assert cards.services.bucket.swap(path, content, current.generation)
-        assert start(cards.spec(), DAY, cards.services, progress=LoggedProgress()).plan.run_id != old.plan.run_id
+        assert start(cards.spec(), DAY, cards.services).plan.run_id != old.plan.run_id
     current = cards.services.bucket.read(path)
     assert cards.services.bucket.swap(path, stored.data, current.generation)
-    assert start(cards.spec(), DAY, cards.services, progress=LoggedProgress()).plan.run_id == old.plan.run_id
+    assert start(cards.spec(), DAY, cards.services).plan.run_id == old.plan.run_id
 
 
 def test_a_view_can_be_the_source(cards):
