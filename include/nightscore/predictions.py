@@ -54,6 +54,8 @@ def stage(run: Run, task: str) -> int:
 
 def staged_rows(run: Run) -> int:
     """Return how many rows of this run and partition the staging table holds now, by counting them."""
+    if run.warehouse.find_table(run.staging_table) is None:
+        return 0
     partition = run.spec.features.partition
     [found] = run.warehouse.query(
         f"SELECT COUNTIF(run_id = @run_id AND `{partition}` = @partition) AS n, COUNT(*) AS every "

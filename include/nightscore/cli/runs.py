@@ -27,7 +27,10 @@ def list_runs(
     from nightscore.records import ROOT, run_ids
 
     bucket = services().bucket
-    names = [pipeline] if pipeline else sorted(bucket.iter_folders(ROOT))
+    known = sorted(bucket.iter_folders(ROOT))
+    if pipeline is not None and known and pipeline not in known:
+        raise ConfigurationError(f"There are no runs of {shorten(pipeline)!r}. {near_miss(pipeline, known)}")
+    names = known if pipeline is None else [pipeline]
     found = [_summary(bucket, name, run_id) for name in names for run_id in run_ids(bucket, name)[:limit]]
     for run in found:
         run["live"] = _is_live(run, found)

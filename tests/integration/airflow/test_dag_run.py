@@ -10,6 +10,7 @@ import pytest
 import yaml
 from sklearn.linear_model import LogisticRegression
 
+from nightscore.clients import build_storage
 from nightscore.orchestration.factory import iter_dags
 from nightscore.records import RunRecords, run_ids
 
@@ -98,13 +99,16 @@ def test_a_refused_night_fails_the_run_and_is_recorded(cards, run_dag):
 
 
 def test_a_publication_that_fails_makes_the_run_fail(cards, run_dag, monkeypatch):
-    """The staged predictions vanish between their gate and the MERGE."""
+    """The staged predictions, and the parts that could be staged again, vanish between their gate and the MERGE."""
     dag = dag_of(cards)
     publish = dag.get_task("publish")
 
     def lose_what_was_staged(body, pipeline, run, **context):
         table = f"nightscore_staging.{pipeline}__{run.replace('-', '')}__staged"
         cards.services.warehouse.client.delete_table(table)
+        bucket = cards.services.bucket
+        for name in list(bucket.iter_names(f"runs/{pipeline}/{run}/shards/", match_glob="**.parquet")):
+            storage_client(cards.services).bucket(bucket.name).delete_blob(name)
         body(pipeline, run, **context)
 
     body = functools.partial(lose_what_was_staged, publish.python_callable)
@@ -133,6 +137,10 @@ def test_a_broken_spec_fails_its_own_dag_only(cards, run_dag):
     assert run.state == "failed"
     run, _ = run_dag(dags[f"score_{cards.name}"], partition_key=DAY)
     assert run.state == "success"
+
+
+def storage_client(services):
+    return build_storage(services.warehouse.config)
 
 
 def rows():

@@ -176,3 +176,10 @@ def test_check_compares_an_existing_predictions_table(cards, nightscore):
 def test_the_schema_is_json(nightscore):
     done = nightscore("pipelines", "schema")
     assert json.loads(done.stdout)["required"] == ["features", "model", "predictions"]
+
+
+def test_check_refuses_two_pipelines_that_share_a_table(cards, nightscore):
+    cards.add_pipeline(cards.spec_text(), name="twin")
+    done = nightscore("pipelines", "check", "twin", "--offline")
+    assert done.returncode == 2
+    assert f"twin: predictions.table: {cards.name} publishes into {cards.name}.predictions as well." in done.stderr

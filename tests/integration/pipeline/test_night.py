@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from google.api_core.exceptions import NotFound
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -16,6 +17,8 @@ from nightscore.gates.gate import GateStoppedError
 from nightscore.objects import to_json
 from nightscore.pipeline import STAGES, finish, run_stage, start
 from nightscore.prediction_schema import PredictionsTableError
+from nightscore.predictions import SupersededError, publish
+from nightscore.predictions import stage as stage_parts
 from nightscore.progress import LoggedProgress
 from nightscore.records import RunRecords
 from nightscore.registry.signature import SignatureError
@@ -384,3 +387,82 @@ def test_a_table_that_demands_a_filter_on_its_partitions(cards):
     assert cards.run()["rows_published"] == 3_000
     with pytest.raises(EmptyPartitionError, match="The latest partitions are 2026-11-19"):
         cards.run(day=dt.date(2026, 11, 20))
+
+
+def test_a_run_that_crashed_after_its_merge_finds_its_rows_live(cards):
+    broken = up_to(cards, "prediction_gate")
+    publish(broken)  # and the process is gone before it writes the record
+    summary = cards.run()
+    assert (summary["run_id"], summary["status"], summary["rows_published"]) == (broken.plan.run_id, "published", 3_000)
+    jobs = [f"{broken.plan.job_key('publish')}_{attempt}" for attempt in (0, 1)]
+    assert [job_exists(cards, job) for job in jobs] == [True, False]
+
+
+def test_an_older_run_never_replaces_a_newer_one(cards):
+    older = up_to(cards, "prediction_gate")
+    publish(older)
+    rows = cards.inputs.to_pandas()
+    other = HistGradientBoostingClassifier(max_iter=3, random_state=1).fit(rows, rows.balance > 900)
+    cards.register(other, cards.inputs, alias="challenger")
+    newer = cards.run(model=parse_model(f"{cards.name}@challenger"))
+    with pytest.raises(SupersededError, match=f"after those of the run {older.plan.run_id}"):
+        publish(older)
+    assert set(cards.published()["run_id"].to_pylist()) == {newer["run_id"]}
+    again = cards.run()  # planning it again is a run of its own, and that one may
+    assert again["run_id"] not in (older.plan.run_id, newer["run_id"])
+    assert set(cards.published()["model_version"].to_pylist()) == {f"{cards.name}/1"}
+
+
+@pytest.mark.parametrize("after", ["score", "prediction_gate"])
+def test_staged_rows_that_were_lost_are_staged_again(cards, after):
+    """Whether they vanish before their gate or between it and the MERGE."""
+    first = cards.run()
+    cards.write("features", cards.table.append_column("more", pa.array([1] * 3_000)))
+    broken = up_to(cards, after)
+    if after == "score":
+        stage_parts(broken, "binary")
+    cards.services.warehouse.client.delete_table(broken.staging_table)
+    summary = cards.run()
+    assert (summary["run_id"], summary["rows_published"]) == (broken.plan.run_id, 3_000)
+    assert summary["run_id"] != first["run_id"]
+    assert cards.published().num_rows == 3_000
+
+
+def test_an_unfinished_run_on_a_view_is_not_taken_up(cards):
+    """What lies behind a view may have changed, and nothing says so."""
+    cards.sql("CREATE VIEW {dataset}.recent AS SELECT * FROM {dataset}.features")
+    spec = cards.spec(features={"table": f"{cards.name}.recent"})
+    broken = start(spec, DAY, cards.services)
+    run_stage(broken, STAGES[0])
+    cards.write("features", cards.table.slice(0, 100))
+    summary = cards.run(spec)
+    assert summary["run_id"] != broken.plan.run_id
+    assert summary["rows_published"] == 100
+
+
+def test_a_fault_that_was_mended_is_not_remembered_by_its_job(cards):
+    def ask():
+        sql = f"SELECT COUNT(*) AS n FROM {cards.name}.late"
+        return cards.services.warehouse.query(sql, doing="testing", job_key=f"late_{cards.name}").rows
+
+    with pytest.raises(StatementError, match="late"):
+        ask()
+    cards.write("late", pa.table({"x": [1, 2]}), partition=None)
+    assert ask() == [{"n": 2}]
+
+
+def up_to(cards, last):
+    """Return a run whose stages up to one are done."""
+    run = start(cards.spec(), DAY, cards.services)
+    for found in STAGES:
+        run_stage(run, found)
+        if found.__name__ == last:
+            return run
+    raise AssertionError(last)
+
+
+def job_exists(cards, job_id):
+    try:
+        return cards.services.warehouse.client.get_job(job_id).job_id == job_id
+    except NotFound:
+        return False

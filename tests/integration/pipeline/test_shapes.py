@@ -1,6 +1,7 @@
 """Other shapes of models, keys and sources: multiclass, regression, strings, composite keys, queries, timestamps."""
 
 import datetime as dt
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,9 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
+from nightscore.check import check_pipeline
 from nightscore.gates.gate import GateStoppedError
-from nightscore.scoring.score import NonFiniteError
+from nightscore.scoring.shard import ShardError
 
 DAY = dt.date(2026, 11, 19)
 
@@ -169,15 +171,55 @@ def test_more_shards_than_rows(bench):
     assert bench.run(bench.spec(limits={"shards": 16}))["rows_published"] == 3
 
 
-def test_a_model_that_overflows_publishes_nothing(bench):
+def test_a_model_that_overflows_is_a_refusal_on_record(bench):
     frame = pd.DataFrame({"x": [0.5, *[1e9] * 19]})
     model = LinearRegression().fit(frame, frame.x)
     model.coef_ = np.array([1e300])
     bench.write("features", dated(frame))
     bench.register(model, pa.table({"x": [0.5]}))
-    with (
-        np.errstate(over="ignore"),
-        pytest.raises(NonFiniteError, match="predicted NaN or infinity for 19 of 20 rows"),
-    ):
-        bench.run(bench.spec(limits={"shards": 1}))
+    spec = bench.spec(limits={"shards": 1})
+    for _ in range(2):  # the same answer when it is asked again
+        with np.errstate(over="ignore"), pytest.raises(GateStoppedError, match="NaN or infinity for 19 of 20 rows"):
+            bench.run(spec)
     assert bench.services.warehouse.find_table(f"{bench.name}.predictions") is None
+    found = bench.sql(f"SELECT status, stopped_at FROM nightscore_operations.runs WHERE pipeline = '{bench.name}'")
+    assert found == [{"status": "refused", "stopped_at": "score"}] * 2
+
+
+class Quoting(LinearRegression):
+    """Fails as scikit-learn does: by quoting the value it cannot take."""
+
+    def predict(self, features):
+        raise ValueError(f"could not convert string to float: 'Jane Doe', row 4711 holds {features.x.iloc[0]}")
+
+
+def test_a_models_own_error_quotes_no_value(bench, monkeypatch):
+    frame = pd.DataFrame({"x": [123456.75] * 4})
+    bench.write("features", dated(frame))
+    bench.register(LinearRegression().fit(frame, frame.x), pa.Table.from_pandas(frame))
+    monkeypatch.setattr(LinearRegression, "predict", Quoting.predict)
+    with pytest.raises(ShardError) as error:
+        bench.run(bench.spec(limits={"shards": 1}))
+    assert "failed with ValueError: could not convert string to float: …, row … holds …" in str(error.value)
+    assert error.value.__suppress_context__
+
+
+def test_columns_of_the_spec_are_found_whatever_their_case(bench):
+    frame = pd.DataFrame({"x": np.arange(20.0)})
+    bench.write("features", dated(frame))
+    bench.register(LinearRegression().fit(frame, frame.x), pa.Table.from_pandas(frame))
+    spec = bench.spec(features={"keys": ["ID"], "partition": "Snapshot_Date"})
+    assert check_pipeline(spec, bench.services) == []
+    assert bench.run(spec)["rows_published"] == 20
+    assert bench.published()["id"].to_pylist() == list(range(20))
+
+
+def test_numeric_inputs_are_the_nearest_double(bench):
+    amounts = [Decimal("0.3"), Decimal("279888.6"), Decimal("0.1"), None]
+    frame = pd.DataFrame({"x": [0.3, 279888.6, 0.1, np.nan]})
+    model = HistGradientBoostingRegressor(min_samples_leaf=1).fit(frame, [1.0, 2.0, 3.0, 4.0])
+    table = dated(frame).set_column(0, "x", pa.array(amounts, pa.decimal128(38, 9)))
+    bench.write("features", table)
+    bench.register(model, pa.Table.from_pandas(frame))
+    bench.run()
+    assert bench.published()["prediction"].to_pylist() == model.predict(frame).tolist()

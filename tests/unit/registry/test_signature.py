@@ -38,6 +38,8 @@ DECODED: list[tuple[list[Any], pa.DataType, str, list[Any], str]] = [
     ([1.5, None], pa.float64(), "double", [1.5, np.nan], "float64"),
     ([1, 2], pa.int64(), "double", [1.0, 2.0], "float64"),
     ([decimal.Decimal("1.25"), None], pa.decimal128(38, 9), "double", [1.25, np.nan], "float64"),
+    ([decimal.Decimal("0.3"), decimal.Decimal("279888.6")], pa.decimal128(38, 9), "double", [0.3, 279888.6], "float64"),
+    ([2**53 + 1, 7], pa.int64(), "double", [float(2**53 + 1), 7.0], "float64"),
     ([decimal.Decimal("0.1")], pa.decimal256(76, 38), "double", [0.1], "float64"),
     ([0.5, 1.5], pa.float64(), "float", [0.5, 1.5], "float32"),
     ([True, False], pa.bool_(), "bool", [True, False], "bool"),
