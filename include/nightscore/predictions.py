@@ -87,8 +87,9 @@ def publish(run: Run) -> Json:
         return {"published": False, "reason": "dry run", "table": table, "rows": rows}
     columns = columns_of(plan, task)
     ensure_table(run, columns)
-    before = live_rows(run)
+    before, replaced = live_rows(run), plan.replaces_rows
     if before.ours != rows or before.others:
+        replaced = before.ours + before.others
         if before.latest is not None and before.latest > plan.scored_at:
             raise SupersededError(run, before.latest)
         if staged_rows(run) != rows and stage(run, task) != rows:
@@ -105,7 +106,7 @@ def publish(run: Run) -> Json:
         "published": True,
         "table": warehouse.full_name(table),
         "rows": rows,
-        "replaced_rows": before.others or before.ours,
+        "replaced_rows": replaced,
     }
 
 

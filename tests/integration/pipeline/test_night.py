@@ -394,6 +394,7 @@ def test_a_run_that_crashed_after_its_merge_finds_its_rows_live(cards):
     publish(broken)  # and the process is gone before it writes the record
     summary = cards.run()
     assert (summary["run_id"], summary["status"], summary["rows_published"]) == (broken.plan.run_id, "published", 3_000)
+    assert summary["rows_replaced"] == 0
     jobs = [f"{broken.plan.job_key('publish')}_{attempt}" for attempt in (0, 1)]
     assert [job_exists(cards, job) for job in jobs] == [True, False]
 
