@@ -28,6 +28,7 @@ from google.cloud.bigquery_storage_v1 import BigQueryReadClient, types
 
 from nightscore import clients
 from nightscore.local import bigquery_environment, processes, servers
+from nightscore.local.ports import free_ports
 from nightscore.local.processes import ProcessId
 from nightscore.local.servers import LocalServers
 from nightscore.settings import Settings, read_settings
@@ -80,7 +81,7 @@ class BigQueryProcess:
         variables: dict[str, str] | None = None,
     ) -> None:
         self.log = folder / "log"
-        rest, grpc = servers._free_ports(folder, 2)
+        rest, grpc = free_ports(str(folder), 2)
         self.address = others.environment() | {
             "BIGQUERY_EMULATOR_HOST": f"http://127.0.0.1:{rest}",
             "BIGQUERY_STORAGE_EMULATOR_HOST": f"127.0.0.1:{grpc}",

@@ -17,6 +17,7 @@ import pytest
 from nightscore import clients
 from nightscore.errors import ConfigurationError, TransientError
 from nightscore.local import bigquery_environment, processes, servers
+from nightscore.local.ports import free_ports
 from nightscore.local.processes import ProcessId
 from nightscore.local.servers import LocalServers, Ports
 from nightscore.settings import read_settings
@@ -147,7 +148,7 @@ def test_concurrent_ups_start_one_pair(up: Up, tmp_path: Path) -> None:
 def test_given_ports_are_used_and_a_running_server_moves_there(up: Up, tmp_path: Path) -> None:
     first = up(tmp_path)
     before = pids(tmp_path)
-    bigquery, grpc = servers._free_ports(Path("elsewhere"), 2)
+    bigquery, grpc = free_ports("elsewhere", 2)
     moved = up(tmp_path, ports=Ports(bigquery, grpc, first.ports.storage))
     assert moved.ports == Ports(bigquery, grpc, first.ports.storage)
     after = pids(tmp_path)
@@ -215,7 +216,7 @@ def test_ps_identifies_a_process_as_proc_does(bystander: subprocess.Popen[bytes]
 
 def test_a_port_is_kept_while_it_is_free(tmp_path: Path) -> None:
     folder = tmp_path / ".nightscore"
-    wanted = servers._free_ports(Path("kept"), 3)
+    wanted = free_ports("kept", 3)
     remember(tmp_path, {}, ports=(wanted[0], wanted[1], wanted[2]))
     assert servers._settle_ports(folder, None) == Ports(*wanted)
     with socket.socket() as taken:
