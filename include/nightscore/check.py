@@ -1,16 +1,17 @@
 """Checking a pipeline without running it: does everything that its spec names exist and fit together?"""
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from nightscore.challengers import choose_challengers
 from nightscore.errors import ConfigurationError
 from nightscore.gates.expectations import require_expectations
 from nightscore.prediction_schema import prediction_columns, table_faults
 from nightscore.run import Services
 from nightscore.snapshot_sql import frozen_select
-from nightscore.source import require_columns, source_columns
+from nightscore.source import Shape, require_columns, source_columns
 from nightscore.spec import Spec
 from nightscore.warehouse import Estimate
 
@@ -35,9 +36,9 @@ def check_pipeline(spec: Spec, services: Services) -> list[str]:
     found = _collect(faults, lambda: require_columns(spec, version, services.warehouse))
     if found is None:
         return faults
-    spec, columns, partition_type = found
-    _collect(faults, lambda: _dry_run(spec, services, columns, partition_type))
-    keys = {key: columns[key] for key in spec.features.keys}
+    spec = found.spec
+    _collect(faults, lambda: _dry_run(found, services))
+    keys = {key: found.columns[key] for key in spec.features.keys}
     task = version.manifest.task
     wanted = prediction_columns(version.manifest.name, keys, spec.features.partition, task)
     existing = _collect(faults, lambda: services.warehouse.find_table(spec.predictions.table))
@@ -49,6 +50,31 @@ def check_pipeline(spec: Spec, services: Services) -> list[str]:
     return faults
 
 
+def check_challengers(spec: Spec, services: Services) -> list[str]:
+    """Return a sentence for every challenger that a run would leave out now; its champion is published all the same.
+
+    Nothing is said where the champion itself does not fit: that is what `check_pipeline` is about.
+    """
+    try:
+        champion = services.registry.resolve(spec.model)
+        chosen = choose_challengers(spec.model, champion, services.registry)
+        shape = require_columns(spec, champion, services.warehouse, chosen.versions)
+    except ConfigurationError:
+        return []
+    left_out = {**chosen.left_out, **shape.left_out}
+    found = [f"{spec.name}: model.challengers: {asked} would be left out. {why}" for asked, why in left_out.items()]
+    table = services.warehouse.find_table(spec.predictions.shadow_table) if spec.model.challengers else None
+    if table is not None:
+        keys = {key: shape.columns[key] for key in shape.spec.features.keys}
+        task, partition = champion.manifest.task, shape.spec.features.partition
+        there = table_faults(table, partition, prediction_columns(champion.manifest.name, keys, partition, task))
+        found.extend(
+            f"{spec.name}: model.challengers: all would be left out. {spec.predictions.shadow_table}: {fault}."
+            for fault in there
+        )
+    return found
+
+
 def _collect(faults: list[str], step: Callable[[], T]) -> T | None:
     try:
         return step()
@@ -57,9 +83,9 @@ def _collect(faults: list[str], step: Callable[[], T]) -> T | None:
         return None
 
 
-def _dry_run(spec: Spec, services: Services, columns: Mapping[str, str], partition_type: str) -> Estimate:
+def _dry_run(shape: Shape, services: Services) -> Estimate:
     return services.warehouse.estimate(
-        frozen_select(spec, columns, partition_type, None),
+        frozen_select(shape.spec, shape.columns, shape.partition_type, None),
         {"partition": dt.datetime.now(dt.UTC).date()},
-        doing=f"checking the row rules of {spec.name}",
+        doing=f"checking the row rules of {shape.spec.name}",
     )

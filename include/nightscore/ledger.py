@@ -1,16 +1,16 @@
 """The ledger: the last stage sums a run up, for good, and copies the summary into the operations dataset."""
 
 import json
-from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nightscore.objects import Json
+from nightscore.operations import ensure_operations_table, table_columns
+from nightscore.publications import read_publications
 from nightscore.run import Run, utc_now
-from nightscore.warehouse import Column, translated
+from nightscore.warehouse import Column
 
 STAGES = ("freeze", "feature_gate", "score", "prediction_gate", "publish")
-TABLES = ("runs", "checks", "quarantine")
 
 
 def record(run: Run) -> Json:
@@ -25,11 +25,13 @@ def record(run: Run) -> Json:
     return summary
 
 
-@cache
-def table_columns(name: str) -> tuple[Column, ...]:
-    """Return the columns of an operations table, as `schemas/<name>.json` has them."""
-    fields = json.loads(files("nightscore").joinpath(f"schemas/{name}.json").read_text())
-    return tuple(Column(f["name"], f["type"], f["mode"], f["description"]) for f in fields)
+def record_publications(run: Run) -> None:
+    """Copy the publications of the run's partition into the operations table of that name."""
+    names = {column.name for column in table_columns("publications")}
+    base = {"partition_date": run.plan.partition.isoformat()}
+    found = read_publications(run.bucket, run.spec.name, run.plan.partition)
+    rows = [base | {key: value for key, value in item.items() if key in names} for item in found]
+    _replace_rows(run, "publications", rows, {"pipeline": run.spec.name})
 
 
 def _summary(run: Run, records: dict[str, Json | None]) -> Json:
@@ -56,6 +58,8 @@ def _summary(run: Run, records: dict[str, Json | None]) -> Json:
         "rows_scored": staged.get("scored"),
         "rows_published": published.get("rows") if status == "published" else None,
         "rows_replaced": published.get("replaced_rows") if status == "published" else None,
+        "checksum": staged.get("checksum"),
+        "resumed": list(run.records.resumes()),
         "warnings": [*gate.get("warnings", []), *staged.get("warnings", [])],
         "stopped_by": [line for name in refused for line in (records[name] or {})["stopped_by"]],
         "stopped_at": refused[0] if refused else None,
@@ -78,29 +82,19 @@ def _summary(run: Run, records: dict[str, Json | None]) -> Json:
 
 
 def _write_tables(run: Run, summary: Json, records: dict[str, Json | None]) -> None:
-    from google.cloud import bigquery
-
-    config = run.warehouse.config
-    run.warehouse.create_dataset(config.operations_dataset, "What nightscore ran, checked and rejected.")
-    for name in TABLES:
-        wanted = bigquery.Table(
-            f"{config.project}.{config.operations_dataset}.{name}",
-            schema=[column.to_api() for column in table_columns(name)],
-        )
-        wanted.time_partitioning = bigquery.TimePartitioning(bigquery.TimePartitioningType.DAY, field="partition_date")
-        wanted.clustering_fields = ["pipeline"]
-        with translated(f"creating {config.operations_dataset}.{name}"):
-            run.warehouse.client.create_table(wanted, exists_ok=True)
     base = {"run_id": run.plan.run_id, "pipeline": run.spec.name, "partition_date": run.plan.partition.isoformat()}
-    _replace_rows(run, "runs", [{**base, **_flat(summary)}])
+    own = {"run_id": run.plan.run_id}
+    _replace_rows(run, "runs", [{**base, **_flat(summary)}], own)
     checks = [
         {**base, "gate": gate, **check}
         for gate in ("feature_gate", "prediction_gate")
         for check in (records[gate] or {}).get("checks", [])
     ]
-    _replace_rows(run, "checks", checks)
+    _replace_rows(run, "checks", checks, own)
     if summary["status"] in ("published", "refused"):
         _write_quarantine(run, records["freeze"])
+    if summary["status"] == "published":
+        record_publications(run)
 
 
 def _flat(summary: Json) -> Json:
@@ -111,22 +105,21 @@ def _flat(summary: Json) -> Json:
     return found
 
 
-def _replace_rows(run: Run, name: str, rows: Sequence[Json]) -> None:
-    """Replace a run's rows of an operations table in one statement, safe to repeat."""
+def _replace_rows(run: Run, name: str, rows: Sequence[Json], of: Mapping[str, Any]) -> None:
+    """Replace the rows of the run's partition for which the columns of `of` have these values, safe to repeat."""
+    ensure_operations_table(run.warehouse, name)
     columns = table_columns(name)
     table = run.warehouse.quoted(f"{run.warehouse.config.operations_dataset}.{name}")
     values = ", ".join(f"{_from_json(column)} AS `{column.name}`" for column in columns)
     names = ", ".join(f"`{column.name}`" for column in columns)
+    owned = " AND ".join(f"kept.{column} = @{column}" for column in of)
     run.warehouse.query(
         f"MERGE {table} AS kept\nUSING (SELECT {values} FROM UNNEST(@items) AS item) AS found\nON FALSE\n"
-        "WHEN NOT MATCHED BY SOURCE AND kept.run_id = @run_id AND kept.partition_date = @partition THEN DELETE\n"
+        f"WHEN NOT MATCHED BY SOURCE AND {owned} AND kept.partition_date = @partition THEN DELETE\n"
         f"WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({names})",
-        {
-            "items": [json.dumps(row, default=str) for row in rows],
-            "run_id": run.plan.run_id,
-            "partition": run.plan.partition,
-        },
+        {"items": [json.dumps(row, default=str) for row in rows], "partition": run.plan.partition, **of},
         doing=f"recording {name} of {run.spec.name}",
+        job_key=run.plan.job_key(f"record_{name}"),
         labels=run.plan.labels,
     )
 
@@ -140,6 +133,7 @@ def _write_quarantine(run: Run, frozen: Json | None) -> None:
     """Replace the quarantined rows of this pipeline and partition by the rows this run rejected, in one MERGE."""
     if frozen is None:
         return
+    ensure_operations_table(run.warehouse, "quarantine")
     table = run.warehouse.quoted(f"{run.warehouse.config.operations_dataset}.quarantine")
     names = [column.name for column in table_columns("quarantine")]
     columns = ", ".join(f"`{name}`" for name in names)
@@ -155,5 +149,6 @@ def _write_quarantine(run: Run, frozen: Json | None) -> None:
         f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({columns})",
         {"run_id": run.plan.run_id, "pipeline": run.spec.name, "partition": run.plan.partition},
         doing=f"quarantining rejected rows of {run.spec.name}",
+        job_key=run.plan.job_key("quarantine"),
         labels=run.plan.labels,
     )

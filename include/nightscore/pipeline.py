@@ -11,6 +11,7 @@ from collections.abc import Callable
 from nightscore.gates.feature_gate import feature_gate
 from nightscore.gates.gate import GateStoppedError
 from nightscore.gates.prediction_gate import prediction_gate
+from nightscore.lease import Holder, Lease, acquire, this_process
 from nightscore.ledger import record
 from nightscore.objects import Json
 from nightscore.plan import Plan, plan
@@ -39,11 +40,13 @@ def run_stage(run: Run, stage: Callable[[Run], Json]) -> Json:
     """Run one stage unless its record is there; write the record and return it.
 
     Raises:
-        GateStoppedError: the stage is a gate and refused, now or when it ran before.
+        GateStoppedError: the stage refused, now or when it ran before.
+        LeaseLostError: another run has taken the partition over.
     """
     name = stage.__name__
     found = run.records.read(name)
     if found is None:
+        run.require_lease().require()
         run.progress.stage_began(name)
         started, clock = dt.datetime.now(dt.UTC), time.monotonic()
         content = stage(run)
@@ -78,15 +81,53 @@ def start(
     dry_run: bool = False,
     reason: str | None = None,
     progress: Progress | None = None,
+    holder: Holder | None = None,
+    wait: float = 0.0,
+    take_over: bool = False,
 ) -> Run:
-    """Plan a run, or take up the unfinished one; return its context."""
+    """Take the partition's lease, and plan a run or take up the unfinished one; return its context.
+
+    Args:
+        spec: the pipeline.
+        partition: the scoring date.
+        services: the deployment.
+        model: another model than the spec's.
+        dry_run: score and check, publish nothing.
+        reason: why it is run by hand.
+        progress: who is told.
+        holder: who holds the lease; by default this process.
+        wait: seconds to wait for a run that works on the partition.
+        take_over: do not wait for it; it can then no longer publish.
+
+    Raises:
+        LeaseHeldError: another run works on the partition.
+        NightscoreError: it cannot be planned; the lease was given back.
+    """
     progress = progress or LoggedProgress()
     progress.stage_began("plan")
-    decided, resumed = plan(
-        spec, partition, services.warehouse, services.registry, model=model, dry_run=dry_run, reason=reason
+    lease = acquire(
+        services.bucket,
+        spec.name,
+        partition,
+        holder or this_process(),
+        dt.timedelta(seconds=services.warehouse.config.lease_seconds),
+        wait=wait,
+        take_over=take_over,
+        tell=progress.note,
     )
+    try:
+        with lease.renewed():
+            decided, resumed = plan(
+                spec, partition, services.warehouse, services.registry, model=model, dry_run=dry_run, reason=reason
+            )
+            run = Run(decided, services, progress, lease)
+            if resumed:
+                _write_resume(run, lease)
+    except BaseException:
+        lease.release()
+        raise
     progress.stage_ended("plan", _planned(decided, resumed=resumed))
-    return Run(decided, services, progress)
+    return run
 
 
 def run_pipeline(run: Run) -> Json:
@@ -96,13 +137,32 @@ def run_pipeline(run: Run) -> Json:
         GateRefusedError: a gate stopped the run; its summary is written.
         NightscoreError: anything else that went wrong; planning again takes the run up where it stopped.
     """
+    lease = run.require_lease()
     try:
-        for stage in STAGES:
-            run_stage(run, stage)
-    except GateStoppedError:
-        finish(run)
-        raise
-    return finish(run)
+        with lease.renewed():
+            try:
+                for stage in STAGES:
+                    run_stage(run, stage)
+            except GateStoppedError:
+                finish(run)
+                raise
+            return finish(run)
+    finally:
+        lease.release()
+
+
+def _write_resume(run: Run, lease: Lease) -> None:
+    """Record who took the run up, and what was done already."""
+    done = [stage.__name__ for stage in STAGES if run.records.read(stage.__name__) is not None]
+    run.records.write_once(
+        f"resumes/{lease.token}",
+        {
+            "by": lease.holder.who,
+            "at": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
+            "stages": done,
+            "shards": sum(1 for _ in run.records.receipts()),
+        },
+    )
 
 
 def _planned(decided: Plan, *, resumed: bool) -> Json:

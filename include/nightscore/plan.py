@@ -19,8 +19,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from nightscore import __version__
+from nightscore.challengers import choose_challengers
 from nightscore.objects import to_json
 from nightscore.prediction_schema import prediction_columns, require_table_fits
+from nightscore.publications import last_publication
 from nightscore.records import RunRecords, is_finished
 from nightscore.registry.store import Registry, Version
 from nightscore.settings import user_name
@@ -63,6 +65,8 @@ class Plan(BaseModel):
         scored_at: the time written beside every prediction.
         expires: when the frozen rows and the staged predictions of the run may go.
         model: the pinned version.
+        challengers: the pinned versions that score beside it, into the shadow table.
+        left_out: challenger as asked, like `credit_default@challenger` → a sentence why it does not take part.
         columns: name → GoogleSQL type of the frozen columns: keys, partition, inputs and checked columns.
         partition_type: GoogleSQL type of the partition column in the source; frozen, it is a DATE.
         shards: how many parts are scored in parallel.
@@ -85,6 +89,8 @@ class Plan(BaseModel):
     scored_at: dt.datetime
     expires: dt.datetime
     model: PlannedModel
+    challengers: tuple[PlannedModel, ...] = ()
+    left_out: dict[str, str] = {}
     columns: dict[str, str]
     partition_type: str
     shards: Annotated[int, Field(ge=1, le=MOST_SHARDS)]
@@ -147,9 +153,14 @@ def plan(
         ConfigurationError: a table, column or model is missing or does not fit.
     """
     version = registry.resolve(model or spec.model)
-    source = look_at_source(spec, partition, version, warehouse)
+    chosen = choose_challengers(spec.model, version, registry)
+    source = look_at_source(spec, partition, version, warehouse, chosen.versions)
+    challengers = tuple(
+        _pinned(found, asked) for asked, found in chosen.versions.items() if asked not in source.left_out
+    )
     spec_as_asked, spec = spec, source.spec
     replaces_rows, live_since = _live(spec, partition, version, source.columns, warehouse)
+    decided = _latest_decision(registry, spec.name, partition, live_since)
     identity = {
         "pipeline": spec.name,
         "partition": partition.isoformat(),
@@ -159,6 +170,8 @@ def plan(
         "sources": source.modified,
         "dry_run": dry_run,
     }
+    if challengers:
+        identity["challengers"] = [pinned.digest for pinned in challengers]
 
     def build(ordinal: int, digest: str) -> Plan:
         return Plan(
@@ -170,12 +183,9 @@ def plan(
             snapshot_time=source.snapshot_time,
             scored_at=source.now,
             expires=source.now + spec.keep,
-            model=PlannedModel(
-                name=version.manifest.name,
-                version=version.manifest.version,
-                digest=version.digest,
-                requested=str(model or spec.model),
-            ),
+            model=_pinned(version, str(model or spec.model)),
+            challengers=challengers,
+            left_out={**chosen.left_out, **source.left_out},
             columns=source.columns,
             partition_type=source.partition_type,
             shards=spec.limits.shards or _shards(source.rows),
@@ -189,13 +199,19 @@ def plan(
             code_version=__version__,
         )
 
-    return _agree(registry, spec.name, partition, identity, source.now, live_since, build)
+    return _agree(registry, spec.name, partition, identity, source.now, decided, build)
 
 
 def read_plan(records: RunRecords) -> Plan | None:
     """Return the stored plan of a run, or None when there is no such run."""
     content = records.read("plan")
     return None if content is None else Plan.model_validate(content)
+
+
+def _pinned(version: Version, requested: str) -> PlannedModel:
+    return PlannedModel(
+        name=version.manifest.name, version=version.manifest.version, digest=version.digest, requested=requested
+    )
 
 
 def _shards(rows: int | None) -> int:
@@ -229,13 +245,24 @@ def _live(
     return int(row["n"]), row["latest"]
 
 
+def _latest_decision(
+    registry: Registry, pipeline: str, partition: dt.date, live_since: dt.datetime | None
+) -> dt.datetime | None:
+    """Return when what is published was planned, or when somebody rolled the partition back, if that was later."""
+    last = last_publication(registry.bucket, pipeline, partition)
+    if last is None or last["kind"] != "rollback":
+        return live_since
+    rolled_back = dt.datetime.fromisoformat(last["published_at"])
+    return rolled_back if live_since is None else max(rolled_back, live_since)
+
+
 def _agree(
     registry: Registry,
     pipeline: str,
     partition: dt.date,
     identity: dict[str, Any],
     now: dt.datetime,
-    live_since: dt.datetime | None,
+    decided: dt.datetime | None,
     build: Callable[[int, str], Plan],
 ) -> tuple[Plan, bool]:
     """Write the plan of the first ordinal that is free, or return an unfinished one that can still be completed."""
@@ -250,19 +277,19 @@ def _agree(
             content = json.loads(to_json(draft.model_dump(mode="json")))
             written = records.write_once("plan", content)
             return Plan.model_validate(written), written != content
-        if not is_finished(records) and _can_be_completed(stored, records, now, live_since):
+        if not is_finished(records) and _can_be_completed(stored, records, now, decided):
             return stored, True
         ordinal += 1
 
 
-def _can_be_completed(stored: Plan, records: RunRecords, now: dt.datetime, live_since: dt.datetime | None) -> bool:
+def _can_be_completed(stored: Plan, records: RunRecords, now: dt.datetime, decided: dt.datetime | None) -> bool:
     """Return whether an unfinished run may be taken up.
 
-    Not one whose frozen rows are about to go, or can no longer be frozen; nor one that a later run has overtaken; nor
-    one that reads a query or a view, of which nobody can tell whether what lies behind it has changed since.
+    Not one whose frozen rows are about to go, or can no longer be frozen; nor one that a later run has overtaken, or a
+    rollback; nor one that reads a query or a view, of which nobody can tell whether what lies behind it has changed.
     """
     if stored.snapshot_time is None or now > stored.expires - EXPIRY_MARGIN:
         return False
-    if live_since is not None and live_since > stored.scored_at:
+    if decided is not None and decided > stored.scored_at:
         return False
     return records.read("freeze") is not None or now < stored.snapshot_time + TIME_TRAVEL

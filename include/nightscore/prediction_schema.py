@@ -48,7 +48,7 @@ def prediction_columns(model: str, key_types: Mapping[str, str], partition: str,
     )
 
 
-def require_table_fits(spec: Spec, table: "bigquery.Table", columns: Sequence[Column]) -> None:
+def require_table_fits(spec: Spec, table: "bigquery.Table", columns: Sequence[Column], name: str | None = None) -> None:
     """Check that an existing predictions table can take these columns.
 
     Raises:
@@ -56,8 +56,8 @@ def require_table_fits(spec: Spec, table: "bigquery.Table", columns: Sequence[Co
     """
     if faults := table_faults(table, spec.features.partition, columns):
         raise PredictionsTableError(
-            f"{spec.name}: predictions.table: {spec.predictions.table} exists and cannot hold these predictions: "
-            f"{listed(faults)}. Name another table, or change this one."
+            f"{spec.name}: predictions.table: {name or spec.predictions.table} exists and cannot hold these "
+            f"predictions: {listed(faults)}. Name another table, or change this one."
         )
 
 

@@ -2,31 +2,34 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from nightscore.contents import Contents, read_contents
 from nightscore.errors import ConfigurationError, GateRefusedError, TransientError
 from nightscore.objects import Json
 from nightscore.plan import Plan
 from nightscore.prediction_schema import prediction_columns, require_table_fits
+from nightscore.publications import last_publication, write_publication
+from nightscore.replacement import put_back, raise_fence, replace_partition
 from nightscore.run import Run
+from nightscore.scoring.checksum import Checksum
 from nightscore.warehouse import Column, translated
 
 MOST_CLUSTERING = 4  # BigQuery's limit
 
 
 class SupersededError(GateRefusedError):
-    """A run that was planned later has published the partition; this one must not replace it."""
+    """The partition holds what was decided on after this run was planned; this run must not replace it."""
 
-    def __init__(self, run: Run, latest: dt.datetime) -> None:
+    def __init__(self, run: Run, decided: dt.datetime, what: str) -> None:
         super().__init__(
             f"{run.spec.name}: {run.spec.predictions.table} holds predictions for {run.plan.partition} that were "
-            f"planned at {latest:%Y-%m-%d %H:%M:%S} UTC, after those of the run {run.plan.run_id}. "
+            f"{what} at {decided:%Y-%m-%d %H:%M:%S} UTC, after the run {run.plan.run_id} was planned. "
             "They were left as they are. Plan the partition again to replace them."
         )
 
 
 class PublicationError(TransientError):
-    """After publishing, the partition does not hold what was staged."""
+    """The staged rows are gone for good, or what is published cannot be what was scored."""
 
 
 def columns_of(plan: Plan, task: str) -> tuple[Column, ...]:
@@ -34,131 +37,163 @@ def columns_of(plan: Plan, task: str) -> tuple[Column, ...]:
     return prediction_columns(plan.model.name, plan.key_types, plan.spec.features.partition, task)
 
 
-def stage(run: Run, task: str) -> int:
-    """Load the parts that the receipts name into the run's staging table; return how many rows of the run it holds."""
+def stage(run: Run, task: str, expected: Checksum) -> Contents:
+    """Load the parts that the receipts name into the run's staging table, unless it holds them; return what it holds.
+
+    Args:
+        run: the run, of which every shard has a receipt.
+        task: what the model predicts.
+        expected: the checksum of all receipts.
+    """
+    held = read_contents(run, run.staging_table, task)
+    if held.is_exactly(run, expected):
+        return held
     columns = [
         Column(c.name, c.type, "NULLABLE" if c.mode == "REQUIRED" else c.mode, c.description, c.fields)
         for c in columns_of(run.plan, task)
     ]
-    parts = [str(receipt["part"]) for receipt in run.records.receipts() if receipt["part"]]
     run.warehouse.load(
-        parts,
+        [str(receipt["part"]) for receipt in run.records.receipts() if receipt["part"]],
         run.staging_table,
         columns,
         doing=f"staging the predictions of {run.spec.name}",
+        job_key=run.plan.job_key("stage"),
         expires=run.plan.expires,
         labels=run.plan.labels,
     )
-    return staged_rows(run)
-
-
-def staged_rows(run: Run) -> int:
-    """Return how many rows of this run and partition the staging table holds now, by counting them."""
-    if run.warehouse.find_table(run.staging_table) is None:
-        return 0
-    partition = run.spec.features.partition
-    [found] = run.warehouse.query(
-        f"SELECT COUNTIF(run_id = @run_id AND `{partition}` = @partition) AS n, COUNT(*) AS every "
-        f"FROM {run.warehouse.quoted(run.staging_table)}",
-        {"partition": run.plan.partition, "run_id": run.plan.run_id},
-        doing=f"counting the staged predictions of {run.spec.name}",
-        labels=run.plan.labels,
-    ).rows
-    return int(found["n"]) if found["n"] == found["every"] else 0
+    return read_contents(run, run.staging_table, task)
 
 
 def publish(run: Run) -> Json:
     """Replace the partition of the predictions table by the staged rows, in one MERGE; return its record.
 
     Readers see the earlier partition or this one, never a mixture and never a hole. A run that published before it
-    crashed finds its rows live; one whose staged rows were lost stages them again from its parts.
+    crashed finds its rows live; one whose staged rows were lost stages them again from its parts. Afterwards the
+    partition's checksum must be that of the scored rows; otherwise the earlier partition is put back, and the record's
+    verdict is `stop`.
 
     Raises:
         PredictionsTableError: the table exists with other columns.
-        SupersededError: a run that was planned later has published the partition.
-        PublicationError: the staged rows are gone for good, or afterwards the partition does not hold them.
+        SupersededError: a run that was planned later has published the partition, or somebody rolled it back since.
+        LeaseLostError: another run has taken the partition over.
+        PublicationError: the staged rows are gone for good.
     """
-    plan, warehouse, table = run.plan, run.warehouse, run.spec.predictions.table
+    plan, table = run.plan, run.spec.predictions.table
     gate = run.records.read("prediction_gate")
     if gate is None:
         raise ConfigurationError(f"{run.spec.name}: the predictions of {plan.run_id} did not pass their gate yet.")
-    rows, task = int(gate["rows"]), str(gate["task"])
+    task, expected = str(gate["task"]), Checksum.parse(gate["checksum"])
     if plan.dry_run:
-        return {"published": False, "reason": "dry run", "table": table, "rows": rows}
-    columns = columns_of(plan, task)
-    ensure_table(run, columns)
-    before, replaced = live_rows(run), plan.replaces_rows
-    if before.ours != rows or before.others:
-        replaced = before.ours + before.others
-        if before.latest is not None and before.latest > plan.scored_at:
-            raise SupersededError(run, before.latest)
-        if staged_rows(run) != rows and stage(run, task) != rows:
-            raise PublicationError(f"{run.spec.name}: the {rows:,} staged predictions of {plan.run_id} are gone.")
-        _merge(run, columns)
-        after = live_rows(run)
-        if after.ours != rows or after.others:
+        return {"published": False, "reason": "dry run", "table": table, "rows": expected.rows}
+    ensure_table(run, columns_of(plan, task))
+    before = read_contents(run, table, task)
+    if not before.is_exactly(run, expected):
+        _require_latest(run, before)
+        if not stage(run, task, expected).is_exactly(run, expected):
             raise PublicationError(
-                f"{run.spec.name}: {table} holds {after.ours + after.others:,} rows for {plan.partition}, "
-                f"{after.ours:,} of them from this run, and {rows:,} were staged. "
-                "Another run may have published at the same time."
+                f"{run.spec.name}: the {expected.rows:,} staged predictions of {plan.run_id} are gone, and its parts "
+                f"in {run.records.uri}shards/ do not hold them any more. Plan the partition again."
             )
+    return republish(run, task, expected, before, kind="publish", reason=plan.reason)
+
+
+def republish(run: Run, task: str, expected: Checksum, before: Contents, *, kind: str, reason: str | None) -> Json:
+    """Replace the partition by the run's staging table, reconcile, and record the publication; return its record.
+
+    Args:
+        run: the run whose staged rows are published; it has the partition's lease.
+        task: what its model predicts.
+        expected: the checksum of its staged rows.
+        before: what the partition holds now.
+        kind: `publish` or `rollback`.
+        reason: why, for people.
+    """
+    warehouse, table, lease = run.warehouse, run.spec.predictions.table, run.require_lease()
+    columns = columns_of(run.plan, task)
+    token = lease.advance()
+    others = before.beside(run)
+    is_live = before.is_exactly(run, expected)
+    if not is_live:
+        raise_fence(run, token)
+        merged = replace_partition(run, run.staging_table, [column.name for column in columns], token)
+        after = read_contents(run, table, task)
+        if not after.is_exactly(run, expected):
+            put_back(run, merged.started_at, warehouse.columns(table), token)
+            return _refusal(run, expected, after, read_contents(run, table, task) == before)
+    last = last_publication(run.bucket, run.spec.name, run.plan.partition)
+    if not is_live or last is None or last["run_id"] != run.plan.run_id:
+        found_before = others.held[0].run_id if others.held else None
+        last = write_publication(
+            run.bucket,
+            run.spec.name,
+            run.plan.partition,
+            token,
+            {
+                "kind": kind,
+                "run_id": run.plan.run_id,
+                "model_version": run.plan.model.label,
+                "table": warehouse.full_name(table),
+                "rows": expected.rows,
+                "checksum": str(expected),
+                # A process that published and then crashed has taken what it replaced to its grave.
+                "replaced_rows": run.plan.replaces_rows if is_live else others.rows,
+                "replaced_run": last["run_id"] if is_live and last else found_before,
+                "reason": reason,
+            },
+        )
     return {
         "published": True,
         "table": warehouse.full_name(table),
-        "rows": rows,
-        "replaced_rows": replaced,
+        "rows": expected.rows,
+        "checksum": str(expected),
+        "replaced_rows": last["replaced_rows"],
+        "replaced_run": last["replaced_run"],
+        "token": last["token"],
     }
 
 
-@dataclass(frozen=True)
-class Live:
-    """What the partition holds: rows of this run, rows of others, and when the latest of those was planned."""
-
-    ours: int
-    others: int
-    latest: dt.datetime | None
-
-
-def live_rows(run: Run) -> Live:
-    """Return what readers of the partition see now."""
-    [found] = run.warehouse.query(
-        "SELECT COUNTIF(run_id = @run_id) AS ours, COUNTIF(run_id != @run_id) AS others, "
-        "MAX(IF(run_id != @run_id, scored_at, NULL)) AS latest "
-        f"FROM {run.warehouse.quoted(run.spec.predictions.table)} "
-        f"WHERE `{run.spec.features.partition}` = @partition",
-        {"partition": run.plan.partition, "run_id": run.plan.run_id},
-        doing=f"looking at {run.plan.partition} of {run.spec.predictions.table}",
-        labels=run.plan.labels,
-        max_bytes_billed=run.spec.limits.max_bytes_billed,
-    ).rows
-    return Live(int(found["ours"]), int(found["others"]), found["latest"])
+def _require_latest(run: Run, before: Contents) -> None:
+    """Check that nothing was published, and nobody rolled back, on a decision later than this run's plan."""
+    planned = run.plan.scored_at
+    later = [item.scored_at for item in before.beside(run).held if item.scored_at and item.scored_at > planned]
+    if later:
+        raise SupersededError(run, max(later), "planned")
+    last = last_publication(run.bucket, run.spec.name, run.plan.partition)
+    if last is not None and last["kind"] == "rollback" and last["run_id"] != run.plan.run_id:
+        rolled_back = dt.datetime.fromisoformat(last["published_at"])
+        if rolled_back > planned:
+            raise SupersededError(run, rolled_back, f"rolled back to by {last['published_by']}")
 
 
-def _merge(run: Run, columns: Sequence[Column]) -> None:
-    names = ", ".join(f"`{column.name}`" for column in columns)
-    run.warehouse.query(
-        f"MERGE {run.warehouse.quoted(run.spec.predictions.table)} AS published\n"
-        f"USING (SELECT {names} FROM {run.warehouse.quoted(run.staging_table)}) AS staged\n"
-        "ON FALSE\n"
-        f"WHEN NOT MATCHED BY SOURCE AND published.`{run.spec.features.partition}` = @partition THEN DELETE\n"
-        f"WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({names})",
-        {"partition": run.plan.partition},
-        doing=f"publishing {run.plan.partition} of {run.spec.predictions.table}",
-        job_key=run.plan.job_key("publish"),
-        labels=run.plan.labels,
-        max_bytes_billed=run.spec.limits.max_bytes_billed,
+def _refusal(run: Run, expected: Checksum, found: Contents, is_as_before: bool) -> Json:
+    table, partition = run.spec.predictions.table, run.plan.partition
+    ending = "was put back" if is_as_before else "could not be put back as it was: look at it"
+    sums = " and ".join(str(item.checksum) for item in found.held[:3]) or "of no row"
+    fault = (
+        f"after publishing, {table} held {found} for {partition}, with the checksum {sums}; {expected} was scored. "
+        f"Something else writes to the table. The earlier partition {ending}"
     )
+    return {
+        "published": False,
+        "verdict": "stop",
+        "stopped_by": [fault],
+        "reason": "the published rows were not those that were scored",
+        "table": run.warehouse.full_name(table),
+        "rows": expected.rows,
+        "put_back": is_as_before,
+    }
 
 
-def ensure_table(run: Run, columns: Sequence[Column]) -> None:
-    """Create the predictions table where there is none; it is partitioned by day and clustered by the keys.
+def ensure_table(run: Run, columns: Sequence[Column], table: str | None = None, description: str | None = None) -> None:
+    """Create the predictions table, or another like it, where there is none: partitioned by day, clustered by the keys.
 
     Raises:
         PredictionsTableError: it exists with other columns or is not partitioned by the same column.
     """
     from google.cloud import bigquery
 
-    warehouse, table, partition = run.warehouse, run.spec.predictions.table, run.spec.features.partition
+    warehouse, partition = run.warehouse, run.spec.features.partition
+    table = table or run.spec.predictions.table
     found = warehouse.find_table(table)
     if found is None:
         full = warehouse.full_name(table)
@@ -166,8 +201,9 @@ def ensure_table(run: Run, columns: Sequence[Column]) -> None:
         wanted = bigquery.Table(full, schema=[column.to_api() for column in columns])
         wanted.time_partitioning = bigquery.TimePartitioning(bigquery.TimePartitioningType.DAY, field=partition)
         wanted.clustering_fields = list(run.spec.features.keys)[:MOST_CLUSTERING]
-        wanted.description = run.spec.description.strip().split("\n\n")[0][:1000] or f"Predictions of {run.spec.name}."
+        own = run.spec.description.strip().split("\n\n")[0][:1000] or f"Predictions of {run.spec.name}."
+        wanted.description = description or own
         with translated(f"creating {table}"):
             warehouse.client.create_table(wanted, exists_ok=True)
         return
-    require_table_fits(run.spec, found, columns)
+    require_table_fits(run.spec, found, columns, table)

@@ -20,6 +20,9 @@ class Progress(Protocol):
     def stage_ended(self, stage: str, record: Json) -> None:
         """Report a stage's record."""
 
+    def note(self, sentence: str) -> None:
+        """Report something that is worth a line."""
+
     def shard_advanced(self, shard: int, rows: int, total: int) -> None:
         """Report that `rows` of a shard's `total` rows are scored."""
 
@@ -35,6 +38,10 @@ class LoggedProgress:
         """Log the figures of a stage's record."""
         figures = {key: value for key, value in record.items() if isinstance(value, (int, float, str, bool))}
         log.info("%s: %s", stage, ", ".join(f"{key}={value}" for key, value in figures.items()))
+
+    def note(self, sentence: str) -> None:
+        """Log the sentence."""
+        log.info("%s", sentence)
 
     def shard_advanced(self, shard: int, rows: int, total: int) -> None:
         """Log nothing: a task's log needs no moving bar."""

@@ -33,7 +33,14 @@ class RunRecords:
 
     def receipts(self) -> Iterator[Json]:
         """Yield the receipts of the shards that are done, in order."""
-        for path in sorted(self.bucket.iter_names(f"{self.prefix}shards/", match_glob="**/part-*.json")):
+        return self._all("shards/", "**/part-*.json")
+
+    def resumes(self) -> Iterator[Json]:
+        """Yield what each process found done that took the run up, in order."""
+        return self._all("resumes/", "**/*.json")
+
+    def _all(self, folder: str, pattern: str) -> Iterator[Json]:
+        for path in sorted(self.bucket.iter_names(self.prefix + folder, match_glob=pattern)):
             content = self.bucket.read_json(path)
             if content is not None:
                 yield content

@@ -4,6 +4,7 @@ import datetime as dt
 from dataclasses import dataclass, field
 
 from nightscore.errors import ConfigurationError, near_miss
+from nightscore.lease import Lease
 from nightscore.objects import Bucket
 from nightscore.plan import Plan, read_plan
 from nightscore.progress import LoggedProgress, Progress
@@ -29,11 +30,12 @@ class Services:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: what every stage takes."""
+    """One run: what every stage takes. `lease` is None where a run is only looked at."""
 
     plan: Plan
     services: Services
     progress: Progress = field(default_factory=LoggedProgress)
+    lease: Lease | None = None
 
     @property
     def spec(self) -> Spec:
@@ -60,6 +62,16 @@ class Run:
         """The run's records."""
         return RunRecords(self.bucket, self.spec.name, self.plan.run_id)
 
+    def require_lease(self) -> Lease:
+        """Return the lease of the partition, which whoever changes something must have.
+
+        Raises:
+            ConfigurationError: the run was opened without one.
+        """
+        if self.lease is None:
+            raise ConfigurationError(f"{self.spec.name}: the run {self.plan.run_id} was opened only to be looked at.")
+        return self.lease
+
     @property
     def snapshot_table(self) -> str:
         """The table of frozen rows."""
@@ -75,6 +87,11 @@ class Run:
         """The table of predictions that are not published yet."""
         return self.warehouse.staging_table(f"{self.plan.table_prefix}__staged")
 
+    @property
+    def shadow_staging_table(self) -> str:
+        """The table of the challengers' predictions, before they go into the shadow table."""
+        return self.warehouse.staging_table(f"{self.plan.table_prefix}__shadow")
+
 
 def build_services(config: Settings) -> Services:
     """Return the services that the settings name; nothing is contacted yet."""
@@ -87,7 +104,9 @@ def build_services(config: Settings) -> Services:
     return Services(Warehouse(config, build_bigquery(config), reader), bucket, Registry(bucket))
 
 
-def open_run(services: Services, pipeline: str, run_id: str, progress: Progress | None = None) -> Run:
+def open_run(
+    services: Services, pipeline: str, run_id: str, progress: Progress | None = None, lease: Lease | None = None
+) -> Run:
     """Return the context of a run that was planned before.
 
     Raises:
@@ -97,7 +116,7 @@ def open_run(services: Services, pipeline: str, run_id: str, progress: Progress 
     if plan is None:
         known = run_ids(services.bucket, pipeline)
         raise RunNotFoundError(f"There is no run {run_id!r} of {pipeline}. {near_miss(run_id, known)}")
-    return Run(plan, services, progress or LoggedProgress())
+    return Run(plan, services, progress or LoggedProgress(), lease)
 
 
 def utc_now() -> dt.datetime:

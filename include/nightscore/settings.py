@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nightscore.errors import ConfigurationError
 
@@ -39,6 +40,7 @@ class Settings:
         staging_dataset: dataset of run-scoped snapshot and staging tables, all of which expire.
         operations_dataset: dataset of `runs`, `checks` and `quarantine`.
         pipelines_dir: folder with one folder per pipeline.
+        lease_seconds: after this time without a sign of life another run may take a partition over.
         bigquery_host, bigquery_storage_host, storage_host: local servers; None means Google's own endpoints.
     """
 
@@ -48,6 +50,7 @@ class Settings:
     staging_dataset: str = "nightscore_staging"
     operations_dataset: str = "nightscore_operations"
     pipelines_dir: Path = field(default_factory=lambda: Path("dags/pipelines"))
+    lease_seconds: int = 60
     bigquery_host: str | None = None
     bigquery_storage_host: str | None = None
     storage_host: str | None = None
@@ -64,6 +67,7 @@ _CHECKS: Mapping[str, tuple[str, str]] = {
     "location": (r"[A-Za-z0-9-]+", "It is a BigQuery location such as US or europe-west4."),
     "staging_dataset": (r"[A-Za-z0-9_]{1,1024}", "It is a BigQuery dataset's name."),
     "operations_dataset": (r"[A-Za-z0-9_]{1,1024}", "It is a BigQuery dataset's name."),
+    "lease_seconds": (r"[1-9][0-9]{0,3}", "It is a number of seconds from 1 to 9999."),
 }
 
 # Google's clients and DuckDB's httpfs know the first two names; the storage gRPC service has none, so it gets ours.
@@ -83,7 +87,7 @@ def read_settings(environment: Mapping[str, str], root: Path | None = None) -> S
     local = _local_environment(root) if root else {}
     # All of the file or nothing: a project of Google's with a local host would be neither the one nor the other.
     values = dict(environment) if any(environment.get(name) for name in local) else {**local, **environment}
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     for name, (pattern, wanted) in _CHECKS.items():
         variable = f"NIGHTSCORE_{name.upper()}"
         value = values.get(variable) or None
@@ -93,8 +97,8 @@ def read_settings(environment: Mapping[str, str], root: Path | None = None) -> S
         if value is not None:
             if not re.fullmatch(pattern, value):
                 raise SettingError(variable, value, wanted)
-            found[name] = value
-    hosts = {name: values[variable] for name, variable in _HOSTS.items() if values.get(variable)}
+            found[name] = int(value) if name == "lease_seconds" else value
+    hosts: dict[str, Any] = {name: values[variable] for name, variable in _HOSTS.items() if values.get(variable)}
     if "bigquery_host" in hosts and "bigquery_storage_host" not in hosts:
         raise SettingError(
             _HOSTS["bigquery_storage_host"], None, "It is the host:port of the local storage gRPC service."

@@ -2,14 +2,14 @@
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from nightscore.errors import ConfigurationError, GateRefusedError, listed, near_miss
+from nightscore.errors import ConfigurationError, GateRefusedError, listed, near_miss, shorten
 from nightscore.registry.signature import SignatureError, faults
 from nightscore.registry.store import Version
 from nightscore.snapshot_sql import PARTITION_TYPES, frozen_select, where_partition
 from nightscore.spec import Spec
-from nightscore.warehouse import Column, Warehouse
+from nightscore.warehouse import Column, Estimate, StatementError, Warehouse
 
 KEY_TYPES = ("INT64", "STRING", "DATE")
 LOOK_AROUND = dt.timedelta(days=60)
@@ -32,13 +32,28 @@ class ColumnError(ConfigurationError):
 
 
 @dataclass(frozen=True)
-class Source:
-    """What freezing will find.
+class Shape:
+    """What of the source's columns a run reads.
 
     Attributes:
         spec: the spec, its columns spelt as the table spells them.
-        columns: name → GoogleSQL type of the columns to freeze; the partition column is a DATE.
+        columns: name → GoogleSQL type of the columns to freeze: keys, partition (frozen, it is a DATE), the inputs of
+            champion and challengers, checked columns.
         partition_type: GoogleSQL type of the partition column in the source.
+        left_out: challenger as asked → a sentence why the columns cannot feed it.
+    """
+
+    spec: Spec
+    columns: dict[str, str]
+    partition_type: str
+    left_out: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Source(Shape):
+    """What freezing will find.
+
+    Attributes:
         now: the server's time.
         snapshot_time: the moment whose rows are frozen; None where time travel cannot name one: a query, a view.
         rows: rows of the partition; None for a query, which would be billed for the counting.
@@ -46,9 +61,6 @@ class Source:
         modified: full name → time of last change of every table that is read.
     """
 
-    spec: Spec
-    columns: dict[str, str]
-    partition_type: str
     now: dt.datetime
     snapshot_time: dt.datetime | None
     rows: int | None
@@ -56,27 +68,21 @@ class Source:
     modified: dict[str, str]
 
 
-def look_at_source(spec: Spec, partition: dt.date, version: Version, warehouse: Warehouse) -> Source:
-    """Return what there is to freeze for a model.
+def look_at_source(
+    spec: Spec, partition: dt.date, version: Version, warehouse: Warehouse, challengers: Mapping[str, Version]
+) -> Source:
+    """Return what there is to freeze for a model and its challengers (as asked → version).
 
     Raises:
         EmptyPartitionError: there is nothing.
         TableNotFoundError, ColumnError, SignatureError: what the spec or the model names is not there or does not fit.
     """
-    spec, columns, partition_type = require_columns(spec, version, warehouse)
-    estimate = warehouse.estimate(
-        frozen_select(spec, columns, partition_type, None),
-        {"partition": partition},
-        doing=f"planning to freeze {spec.source} for {spec.name}",
-        max_bytes_billed=spec.limits.max_bytes_billed,
-    )
+    shape, estimate = _estimate(spec, partition, version, warehouse, challengers)
     # Before the snapshot's time is taken: a change in between makes the next plan another one, which is safe.
     modified = {table: _modified(warehouse, table) for table in sorted(estimate.tables)}
-    now, rows = _count(spec, partition, partition_type, warehouse)
+    now, rows = _count(shape.spec, partition, shape.partition_type, warehouse)
     return Source(
-        spec=spec,
-        columns=columns,
-        partition_type=partition_type,
+        **vars(shape),
         now=now,
         snapshot_time=now if _has_time_travel(spec, warehouse) else None,
         rows=rows,
@@ -85,10 +91,43 @@ def look_at_source(spec: Spec, partition: dt.date, version: Version, warehouse: 
     )
 
 
-def require_columns(spec: Spec, version: Version, warehouse: Warehouse) -> tuple[Spec, dict[str, str], str]:
-    """Return the spec as the table spells its columns, the columns to freeze, and the partition column's type.
+def _estimate(
+    spec: Spec, partition: dt.date, version: Version, warehouse: Warehouse, challengers: Mapping[str, Version]
+) -> tuple[Shape, Estimate]:
+    """Return what is to be frozen and what it will bill, by dry run.
 
-    The columns are name → GoogleSQL type: keys, partition (a DATE once it is frozen), inputs and checked columns.
+    Columns that only challengers read may make it cost more than is allowed, or be closed to us. Their challengers are
+    then left out, so that the champion gets its rows.
+    """
+
+    def dry_run(shape: Shape) -> Estimate:
+        return warehouse.estimate(
+            frozen_select(shape.spec, shape.columns, shape.partition_type, None),
+            {"partition": partition},
+            doing=f"planning to freeze {spec.source} for {spec.name}",
+            max_bytes_billed=spec.limits.max_bytes_billed,
+        )
+
+    shape = require_columns(spec, version, warehouse, challengers)
+    try:
+        return shape, dry_run(shape)
+    except StatementError as error:
+        alone = require_columns(spec, version, warehouse, {})
+        if alone.columns == shape.columns:
+            raise
+        there = {name.lower() for name in alone.columns}
+        left_out = {
+            asked: f"The columns that {found.label} reads besides cannot be frozen: {shorten(error, 400)}"
+            for asked, found in challengers.items()
+            if not {item.name.lower() for item in found.manifest.inputs} <= there
+        }
+        return replace(alone, left_out={**left_out, **shape.left_out}), dry_run(alone)
+
+
+def require_columns(
+    spec: Spec, version: Version, warehouse: Warehouse, challengers: Mapping[str, Version] | None = None
+) -> Shape:
+    """Return which columns a model and its challengers (as asked → version) read, and who cannot be fed.
 
     Raises:
         TableNotFoundError, ColumnError, SignatureError: what the spec or the model names is not there or does not fit.
@@ -102,11 +141,25 @@ def require_columns(spec: Spec, version: Version, warehouse: Warehouse) -> tuple
     wanted = [column for item in spec.checks.features for column in item.columns]
     checked = [_require(spec, "checks.features", name, there, None) for name in wanted]
     by_lower = {name.lower(): column for name, column in there.items()}
-    inputs = [by_lower[item.name.lower()] for item in version.manifest.inputs]
+    left_out = _cannot_feed(spec, scalar, challengers or {})
+    readers = [version, *(found for asked, found in (challengers or {}).items() if asked not in left_out)]
+    inputs = [by_lower[item.name.lower()] for reader in readers for item in reader.manifest.inputs]
     frozen = {column.name: column.type for column in (*keys, partition, *inputs, *checked)}
     frozen[partition.name] = "DATE"
     spelt = {"keys": tuple(key.name for key in keys), "partition": partition.name}
-    return spec.model_copy(update={"features": spec.features.model_copy(update=spelt)}), frozen, partition.type
+    spec = spec.model_copy(update={"features": spec.features.model_copy(update=spelt)})
+    return Shape(spec, frozen, partition.type, left_out)
+
+
+def _cannot_feed(spec: Spec, scalar: Mapping[str, str], challengers: Mapping[str, Version]) -> dict[str, str]:
+    """Return challenger as asked → a sentence, for those that the source's scalar columns (name → type) cannot feed."""
+    left_out = {}
+    for asked, version in challengers.items():
+        if found := faults(version.manifest.inputs, scalar):
+            more = f" … and {len(found) - 3} more" if len(found) > 3 else ""
+            shown = shorten(" ".join(found[:3]), 400)
+            left_out[asked] = f"{version.label} cannot read the columns of {spec.source}: {shown}{more}"
+    return left_out
 
 
 def source_columns(spec: Spec, warehouse: Warehouse) -> Sequence[Column]:

@@ -11,7 +11,17 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from nightscore.errors import shorten
 
@@ -70,6 +80,24 @@ def parse_days(value: object) -> object:
     return dt.timedelta(days=int(match[1]))
 
 
+def parse_challenger(value: object) -> object:
+    """Return a model's alias, or the version number that digits mean.
+
+    >>> [parse_challenger("challenger"), parse_challenger("7"), parse_challenger(7)]
+    ['challenger', 7, 7]
+    """
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
+        value = int(value)
+    # A union of two types would report one fault for each of them.
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise PydanticCustomError("reference_type", "must be an alias or a version number")
+    if isinstance(value, int) and value < 1:
+        raise PydanticKnownError("greater_than_equal", {"ge": 1})
+    if isinstance(value, str) and not re.fullmatch(MODEL_NAME, value):
+        raise PydanticKnownError("string_pattern_mismatch", {"pattern": MODEL_NAME})
+    return value
+
+
 def _there_and_back(moment: dt.datetime, zone: dt.tzinfo) -> dt.datetime:
     return moment.replace(tzinfo=zone).astimezone(dt.UTC).astimezone(zone).replace(tzinfo=None)
 
@@ -104,6 +132,9 @@ Column = Annotated[str, Field(pattern=rf"^{IDENTIFIER}$")]
 Table = Annotated[str, Field(pattern=rf"^{TABLE}$")]
 Share = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=float | str), Field(ge=0, le=1)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
+Challenger = Annotated[
+    Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")], BeforeValidator(parse_challenger)
+]
 Days = Annotated[
     dt.timedelta,
     BeforeValidator(parse_days, json_schema_input_type=str),
@@ -239,6 +270,24 @@ class ModelReference(Part):
     version: Annotated[Annotated[int, Field(ge=1)] | None, Field(examples=[7])] = None
     """A version number instead of an alias: the pipeline then stays on it."""
 
+    challengers: Annotated[tuple[Challenger, ...], Field(max_length=4, examples=[["challenger"]])] = ()
+    """Aliases or version numbers of the same model that score the same rows beside it, into `<predictions>_shadow`."""
+
+    @field_validator("challengers")
+    @classmethod
+    def _others(cls, value: tuple[int | str, ...], info: ValidationInfo) -> tuple[int | str, ...]:
+        seen: set[int | str] = set()
+        published: tuple[int | str | None, ...] = (info.data.get("alias"), info.data.get("version"))
+        if info.data.get("alias", "") is None and info.data.get("version", "") is None:  # and neither is faulty
+            published = ("champion",)
+        for item in value:
+            if item in seen:
+                raise ValueError(f"{item!r} is named twice")
+            if item in published:
+                raise ValueError(f"{item!r} is what the pipeline publishes; a challenger is another alias or version")
+            seen.add(item)
+        return value
+
     @model_validator(mode="after")
     def _one_of_both(self) -> "ModelReference":
         if self.alias is not None and self.version is not None:
@@ -249,6 +298,14 @@ class ModelReference(Part):
     def alias_name(self) -> str:
         """The alias that counts where no version is given."""
         return self.alias or "champion"
+
+    @property
+    def challenger_references(self) -> tuple["ModelReference", ...]:
+        """The challengers as references of their own."""
+        return tuple(
+            ModelReference(name=self.name, **{"version" if isinstance(item, int) else "alias": item})
+            for item in self.challengers
+        )
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version or self.alias_name}"
@@ -307,6 +364,11 @@ class Predictions(Part):
     threshold: Annotated[Annotated[float, Field(ge=0, le=1)] | None, Field(examples=[0.5])] = None
     """For a binary classifier: the score from which a row counts as flagged in the run's summary."""
 
+    @property
+    def shadow_table(self) -> str:
+        """Where the challengers' predictions go."""
+        return f"{self.table}_shadow"
+
 
 class Limits(Part):
     """What a run may cost."""
@@ -353,8 +415,11 @@ class Spec(Part):
 
     @model_validator(mode="after")
     def _not_onto_itself(self) -> "Spec":
-        if self.features.table and self.features.table.lower() == self.predictions.table.lower():
+        source = (self.features.table or "").lower()
+        if source == self.predictions.table.lower():
             raise ValueError("`predictions.table` is the feature table itself")
+        if self.model.challengers and source == self.predictions.shadow_table.lower():
+            raise ValueError("the challengers' table, `predictions.table` with `_shadow`, is the feature table itself")
         return self
 
     @field_serializer("keep")
@@ -371,8 +436,16 @@ class Spec(Part):
         """The feature table or the SQL file, as people name it."""
         return str(self.features.table or self.features.sql)
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables of which the pipeline replaces partitions."""
+        shadow = (self.predictions.shadow_table,) if self.model.challengers else ()
+        return (self.predictions.table, *shadow)
+
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of everything the spec says that can change a prediction or a verdict."""
         content = self.model_dump(mode="json", exclude={"description", "owner", "schedule"})
+        if not self.model.challengers:
+            del content["model"]["challengers"]  # a spec without them has the digest that it had before they were known
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -51,6 +51,7 @@ _KINDS: Mapping[str, str] = {
     "model_type": "must be a mapping",
     "dict_type": "must be a mapping",
     "tuple_type": "must be a list",
+    "reference_type": "must be an alias or a version number",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -129,7 +130,8 @@ def shared_tables(specs: Iterable[Spec]) -> dict[str, str]:
     """Return pipeline → a sentence for those that share a table: each would delete what the other published."""
     by_table: dict[str, list[str]] = {}
     for spec in specs:
-        by_table.setdefault(spec.predictions.table.lower(), []).append(spec.name)
+        for table in spec.tables:
+            by_table.setdefault(table.lower(), []).append(spec.name)
     return {
         name: f"{name}: predictions.table: {listed(n for n in names if n != name)} publishes into {table} as well."
         for table, names in by_table.items()

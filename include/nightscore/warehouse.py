@@ -208,6 +208,7 @@ class Warehouse:
             rows=found,
             bytes_processed=int(job.total_bytes_processed or 0),
             affected_rows=job.num_dml_affected_rows,
+            started_at=job.started or job.created,
             seconds=time.monotonic() - started,
         )
 
@@ -218,10 +219,14 @@ class Warehouse:
         columns: Sequence[Column],
         *,
         doing: str,
+        job_key: str,
         expires: dt.datetime,
         labels: Mapping[str, str] | None = None,
     ) -> int:
-        """Load Parquet objects into a table, replacing what it held; return the number of rows loaded."""
+        """Load Parquet objects into a table, replacing what it held; return the number of rows loaded.
+
+        A load of the same `job_key` that is under way is waited for, and then done once more.
+        """
         from google.cloud import bigquery
 
         schema = [column.to_api() for column in columns]
@@ -237,7 +242,9 @@ class Warehouse:
         with translated(doing):
             self.client.create_table(reference, exists_ok=True)
         job, _ = self._once(
-            doing, None, lambda _: self.client.load_table_from_uri(list(uris), table, job_config=config)
+            doing,
+            job_key,
+            lambda job_id: self.client.load_table_from_uri(list(uris), table, job_id=job_id, job_config=config),
         )
         with translated(doing):
             reference.expires = expires  # truncating may have taken it away
@@ -350,12 +357,13 @@ class Warehouse:
 
 @dataclass(frozen=True)
 class QueryResult:
-    """What a statement gave: rows as dictionaries, bytes processed, rows changed, seconds waited."""
+    """What a statement gave: rows as dictionaries, bytes processed, rows changed, when it began, seconds waited."""
 
     job_id: str
     rows: list[dict[str, Any]]
     bytes_processed: int
     affected_rows: int | None
+    started_at: dt.datetime
     seconds: float
 
 

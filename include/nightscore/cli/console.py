@@ -118,6 +118,10 @@ class PlainProgress:
         """Print the stage's line."""
         err.print(f"{STAGE_NAMES[stage]:<16} {describe(stage, record)}", markup=False, soft_wrap=True)
 
+    def note(self, sentence: str) -> None:
+        """Print the sentence."""
+        err.print(sentence, markup=False, soft_wrap=True)
+
     def shard_advanced(self, shard: int, rows: int, total: int) -> None:
         """Print nothing: the stage's line has the sum."""
 
@@ -142,6 +146,10 @@ class LiveProgress:
             self._bars.remove_task(shard)
         self._shards.clear()
         self._bars.update(self._stages[stage], total=1, completed=1, figures=describe(stage, record))
+
+    def note(self, sentence: str) -> None:
+        """Print the sentence above the moving lines."""
+        self._bars.console.print(sentence, markup=False, soft_wrap=True)
 
     def shard_advanced(self, shard: int, rows: int, total: int) -> None:
         """Move the shard's bar."""

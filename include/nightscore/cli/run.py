@@ -17,6 +17,10 @@ def run(
     model: Annotated[str | None, typer.Option(help="NAME@ALIAS or NAME@VERSION instead of the spec's model.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Freeze, check and score, but publish nothing.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why it is run by hand; kept in the run's records.")] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for another run of the same partition.")] = 0,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Do not wait for it: whatever it still does, it can publish no more.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
     """Score one partition and publish it. An unfinished run of the same plan is taken up where it stopped."""
@@ -29,7 +33,17 @@ def run(
     reference = None if model is None else parse_model(model)
     spec = load_spec(pipeline, settings().pipelines_dir)
     with watching() as progress:
-        planned = start(spec, day, services(), model=reference, dry_run=dry_run, reason=reason, progress=progress)
+        planned = start(
+            spec,
+            day,
+            services(),
+            model=reference,
+            dry_run=dry_run,
+            reason=reason,
+            progress=progress,
+            wait=wait,
+            take_over=take_over,
+        )
         summary = run_pipeline(planned)
     if as_json:
         print_json(summary)

@@ -10,16 +10,19 @@ MOST_SHOWN = 8
 
 
 class GateStoppedError(GateRefusedError):
-    """A gate refused; the message lists what failed and its record holds everything."""
+    """A gate refused, or a publication was taken back; the message lists why and its record holds everything."""
 
     def __init__(self, pipeline: str, gate: str, record: Json, uri: str) -> None:
         failed = [str(item) for item in record["stopped_by"]]
         shown = "\n".join(f"  - {line}" for line in failed[:MOST_SHOWN])
         more = f"\n  … and {len(failed) - MOST_SHOWN} more" if len(failed) > MOST_SHOWN else ""
-        super().__init__(
-            f"{pipeline}: the {gate.replace('_', ' ')} refused {record['rows']:,} rows; nothing was published.\n"
-            f"{shown}{more}\nThe whole report: {uri}{gate}.json"
+        rows = f"{record['rows']:,} rows"
+        what = (
+            f"{rows} were published and taken back again."
+            if gate == "publish"
+            else f"the {gate.replace('_', ' ')} refused {rows}; nothing was published."
         )
+        super().__init__(f"{pipeline}: {what}\n{shown}{more}\nThe whole report: {uri}{gate}.json")
         self.record = record
 
 

@@ -1,11 +1,13 @@
 """The prediction gate: may these staged predictions be published?"""
 
+from nightscore.contents import Contents
 from nightscore.errors import ConfigurationError, listed
 from nightscore.gates.expectations import check_table, unique_keys
 from nightscore.gates.gate import gate_record
 from nightscore.objects import Json
 from nightscore.predictions import stage
 from nightscore.run import Run
+from nightscore.scoring.checksum import Checksum, total
 from nightscore.scoring.score import combine
 from nightscore.spec import Expectation
 
@@ -32,8 +34,8 @@ def prediction_gate(run: Run) -> Json:
             "score them first."
         )
     task = run.registry.load_manifest(run.plan.model.name, run.plan.model.version, run.plan.model.digest).manifest.task
-    scored = sum(int(receipt["rows"]) for receipt in receipts)
-    staged = stage(run, task)
+    scored = total([Checksum.parse(receipt["checksum"]) for receipt in receipts])
+    staged = stage(run, task, scored)
     verdicts = check_table(
         run.warehouse,
         run.staging_table,
@@ -44,21 +46,35 @@ def prediction_gate(run: Run) -> Json:
         labels=run.plan.labels,
         max_bytes_billed=run.spec.limits.max_bytes_billed,
     )
-    accepted = int(frozen["accepted"])
-    faults = []
-    if not accepted == scored == staged:
-        faults.append(f"{accepted:,} rows were accepted, {scored:,} were scored and {staged:,} are staged")
     return gate_record(
-        staged,
+        staged.rows,
         verdicts,
-        faults,
+        _differences(run, frozen, scored, staged),
         task=task,
-        scored=scored,
-        accepted=accepted,
+        scored=scored.rows,
+        accepted=int(frozen["accepted"]),
+        checksum=str(scored),
         figures=combine([receipt["figures"] for receipt in receipts if receipt["rows"]]),
         scoring_seconds=round(sum(float(receipt["seconds"]) for receipt in receipts), 3),
         shards=len(receipts),
     )
+
+
+def _differences(run: Run, frozen: Json, scored: Checksum, staged: Contents) -> list[str]:
+    """Return in what the frozen, the scored and the staged rows differ."""
+    rows, rejected = int(frozen["rows"]), int(frozen["rejected"])
+    found = []
+    if not rows - rejected == scored.rows == staged.rows:
+        found.append(
+            f"of {rows:,} frozen rows {rejected:,} were rejected, {scored.rows:,} were scored and {staged.rows:,} are "
+            "staged"
+        )
+    elif not staged.is_exactly(run, scored):
+        found.append(
+            f"the staged rows are not those that were scored: {staged} with the checksum "
+            f"{' and '.join(str(item.checksum) for item in staged.held[:3])}, and not {scored}"
+        )
+    return found
 
 
 def _built_in(run: Run, task: str) -> list[Expectation]:

@@ -66,6 +66,13 @@ PARAMS = {
         description="Freeze, check and score, but publish nothing.",
         section="How",
     ),
+    "take_over": Param(
+        False,
+        type="boolean",
+        title="Take over",
+        description="Do not wait for another run of the same partition; it can then no longer publish.",
+        section="How",
+    ),
     "reason": Param(
         None, type=["null", "string"], title="Reason", description="Kept in the run's records.", section="How"
     ),

@@ -5,12 +5,15 @@ XCom carries a run's id and shard numbers; all else is in the run's records, whi
 
 import datetime as dt
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nightscore.arguments import parse_partition
 from nightscore.errors import ConfigurationError, GateRefusedError
 
 if TYPE_CHECKING:
+    from nightscore.lease import Holder
     from nightscore.run import Run
 
 log = logging.getLogger(__name__)
@@ -42,6 +45,7 @@ def plan(
     Airflow maps tasks over return values only, so the shards are what is returned.
     """
     from nightscore.arguments import parse_model
+    from nightscore.lease import HANDOVER
     from nightscore.pipeline import start
     from nightscore.progress import LoggedProgress
     from nightscore.run import build_services
@@ -58,53 +62,62 @@ def plan(
         dry_run=bool(given.get("dry_run")),
         reason=given.get("reason"),
         progress=LoggedProgress(),
+        holder=_holder(dag_run),
+        take_over=bool(given.get("take_over")),
     )
+    started.require_lease().renew(HANDOVER)
     count = started.plan.shards
     width = len(str(count))
     ti.xcom_push(key=RUN_KEY, value=started.plan.run_id)
     return [{"shard": shard, "label": f"shard {shard + 1:0{width}d} of {count}"} for shard in range(count)]
 
 
-def freeze(pipeline: str, run: str) -> None:
+def freeze(pipeline: str, run: str, dag_run: Any = None) -> None:
     """Run the stage of the same name."""
     from nightscore.pipeline import run_stage
     from nightscore.snapshot import freeze as stage
 
-    run_stage(_open(pipeline, run), stage)
+    with _held(pipeline, run, dag_run) as context:
+        run_stage(context, stage)
 
 
-def feature_gate(pipeline: str, run: str) -> None:
+def feature_gate(pipeline: str, run: str, dag_run: Any = None) -> None:
     """Run the stage of the same name."""
     from nightscore.gates.feature_gate import feature_gate as stage
     from nightscore.pipeline import run_stage
 
-    run_stage(_open(pipeline, run), stage)
+    with _held(pipeline, run, dag_run) as context:
+        run_stage(context, stage)
 
 
-def score(pipeline: str, run: str, shard: dict[str, Any]) -> None:
+def score(pipeline: str, run: str, shard: dict[str, Any], dag_run: Any = None) -> None:
     """Score one shard."""
     from airflow.sdk import get_current_context
 
     from nightscore.scoring.shard import score_shard
 
-    context: Any = get_current_context()
-    context["shard_label"] = shard["label"]
-    receipt = score_shard(_open(pipeline, run), int(shard["shard"]))
-    log.info("%s: %s rows, %s rows/s", shard["label"], f"{receipt['rows']:,}", f"{receipt['rows_per_second']:,}")
+    airflow: Any = get_current_context()
+    airflow["shard_label"] = shard["label"]
+    with _held(pipeline, run, dag_run) as context:
+        receipt = score_shard(context, int(shard["shard"]))
+    rate = "done before" if receipt.get("reused") else f"{receipt['rows_per_second']:,} rows/s"
+    log.info("%s: %s rows, %s", shard["label"], f"{receipt['rows']:,}", rate)
 
 
-def prediction_gate(pipeline: str, run: str) -> None:
+def prediction_gate(pipeline: str, run: str, dag_run: Any = None) -> None:
     """Sum the shards' receipts up as the record of scoring, and run the stage of the same name."""
     from nightscore.gates.prediction_gate import prediction_gate as stage
     from nightscore.pipeline import run_stage
     from nightscore.pipeline import score as scored
 
-    context = _open(pipeline, run)
-    run_stage(context, scored)
-    run_stage(context, stage)
+    with _held(pipeline, run, dag_run) as context:
+        run_stage(context, scored)
+        run_stage(context, stage)
 
 
-def publish(pipeline: str, run: str, outlet_events: Any = None, partition_key: str | None = None) -> None:
+def publish(
+    pipeline: str, run: str, dag_run: Any = None, outlet_events: Any = None, partition_key: str | None = None
+) -> None:
     """Publish, and say so in the asset's event: partition, rows, model version. A dry run is skipped."""
     from airflow.sdk.exceptions import AirflowSkipException
 
@@ -112,8 +125,8 @@ def publish(pipeline: str, run: str, outlet_events: Any = None, partition_key: s
     from nightscore.pipeline import run_stage
     from nightscore.predictions import publish as stage
 
-    context = _open(pipeline, run)
-    record = run_stage(context, stage)
+    with _held(pipeline, run, dag_run) as context:
+        record = run_stage(context, stage)
     if not record["published"]:
         raise AirflowSkipException("Dry run: nothing was published.")
     event = outlet_events[predictions_asset(context.spec)]
@@ -127,7 +140,7 @@ def publish(pipeline: str, run: str, outlet_events: Any = None, partition_key: s
         event.add_partitions(context.plan.partition.isoformat())
 
 
-def record(pipeline: str, ti: Any = None) -> None:
+def record(pipeline: str, ti: Any = None, dag_run: Any = None) -> None:
     """Sum the run up; fail when nothing was published, so that the DAG run's state says so.
 
     Raises:
@@ -138,7 +151,9 @@ def record(pipeline: str, ti: Any = None) -> None:
     run = ti.xcom_pull(task_ids="plan", key=RUN_KEY)
     if run is None:
         raise NotPublishedError(f"{pipeline}: the run was not planned, so nothing was published; see the task plan.")
-    summary = finish(_open(pipeline, run))
+    with _held(pipeline, run, dag_run) as context:
+        summary = finish(context)
+    context.require_lease().release()
     if summary["status"] in ("refused", "failed"):
         why = "; ".join(summary["stopped_by"]) or "a task before this one failed; see its log"
         raise NotPublishedError(f"{pipeline}: nothing was published for {summary['partition']}: {why}")
@@ -170,8 +185,26 @@ def scoring_date(key: str | None, given: str | None, dag_id: str, run_id: str) -
     return parse_partition(text)
 
 
-def _open(pipeline: str, run_id: str) -> "Run":
+@contextmanager
+def _held(pipeline: str, run_id: str, dag_run: Any) -> "Iterator[Run]":
+    """Yield a run under the lease of its Airflow run, which is renewed meanwhile and left for the next task."""
+    from nightscore.lease import HANDOVER, acquire
     from nightscore.run import build_services, open_run
     from nightscore.settings import settings
 
-    return open_run(build_services(settings()), pipeline, run_id)
+    config = settings()
+    services = build_services(config)
+    opened = open_run(services, pipeline, run_id)
+    span = dt.timedelta(seconds=config.lease_seconds)
+    lease = acquire(services.bucket, pipeline, opened.plan.partition, _holder(dag_run), span)
+    with lease.renewed():
+        yield open_run(services, pipeline, run_id, lease=lease)
+    lease.renew(HANDOVER)
+
+
+def _holder(dag_run: Any) -> "Holder":
+    from nightscore.lease import Holder
+
+    return Holder(
+        id=f"airflow/{dag_run.dag_id}/{dag_run.run_id}", who=f"the run {dag_run.run_id} of {dag_run.dag_id} in Airflow"
+    )

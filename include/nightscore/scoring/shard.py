@@ -14,6 +14,7 @@ from nightscore.objects import Json
 from nightscore.predictions import columns_of
 from nightscore.registry.model import Model
 from nightscore.run import Run
+from nightscore.scoring.checksum import Checksum, checksum
 from nightscore.scoring.score import NonFiniteError, combine, score, summarise
 from nightscore.warehouse import WarehouseError, translated
 
@@ -48,12 +49,14 @@ def score_shard(run: Run, shard: int) -> Json:
     part = f"{run.records.prefix}{name}-{uuid.uuid4().hex[:8]}.parquet"
     total = _expected_rows(run, shard)
     summaries: list[dict[str, Any]] = []
+    summed = Checksum.zero()
     rows = 0
     with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
         writer: Any = None
         try:
             for batch in iter_batches(run, shard):
                 predictions = _scored(run, model, batch)
+                summed += checksum(batch.column("_key_hash").to_numpy(), predictions, model.task)
                 summaries.append(summarise(predictions, model.task, run.spec.predictions.threshold))
                 table = _with_constants(run, model, batch, predictions)
                 writer = writer or _open_writer(file, table.schema)
@@ -75,6 +78,7 @@ def score_shard(run: Run, shard: int) -> Json:
             "shard": shard,
             "rows": rows,
             "part": run.bucket.uri(part) if rows else None,
+            "checksum": str(summed),
             "model": model.label,
             "model_digest": model.digest,
             "plan_digest": run.plan.digest,
@@ -92,7 +96,7 @@ def iter_batches(run: Run, shard: int) -> Iterator["pa.RecordBatch"]:
     from google.cloud.bigquery_storage_v1 import types
 
     project, dataset, table = run.snapshot_table.rsplit(".", 2)
-    wanted = [name for name in run.plan.columns if name != run.spec.features.partition]
+    wanted = [*(name for name in run.plan.columns if name != run.spec.features.partition), "_key_hash"]
     with translated(f"reading shard {shard} of {run.spec.name}"):
         session = run.warehouse.reader.create_read_session(
             parent=f"projects/{run.warehouse.config.project}",

@@ -20,8 +20,10 @@ from nightscore.prediction_schema import PredictionsTableError
 from nightscore.predictions import SupersededError, publish
 from nightscore.predictions import stage as stage_parts
 from nightscore.progress import LoggedProgress
+from nightscore.publications import read_publications
 from nightscore.records import RunRecords
 from nightscore.registry.signature import SignatureError
+from nightscore.scoring.checksum import Checksum, total
 from nightscore.source import ColumnError, EmptyPartitionError
 from nightscore.warehouse import StatementError, TableNotFoundError
 
@@ -395,7 +397,9 @@ def test_a_run_that_crashed_after_its_merge_finds_its_rows_live(cards):
     summary = cards.run()
     assert (summary["run_id"], summary["status"], summary["rows_published"]) == (broken.plan.run_id, "published", 3_000)
     assert summary["rows_replaced"] == 0
-    jobs = [f"{broken.plan.job_key('publish')}_{attempt}" for attempt in (0, 1)]
+    [publication] = read_publications(cards.services.bucket, cards.name, DAY)
+    assert (publication["run_id"], publication["rows"]) == (broken.plan.run_id, 3_000)
+    jobs = [f"{broken.plan.job_key('publish')}_{publication['token']}_{attempt}" for attempt in (0, 1)]
     assert [job_exists(cards, job) for job in jobs] == [True, False]
 
 
@@ -406,7 +410,7 @@ def test_an_older_run_never_replaces_a_newer_one(cards):
     other = HistGradientBoostingClassifier(max_iter=3, random_state=1).fit(rows, rows.balance > 900)
     cards.register(other, cards.inputs, alias="challenger")
     newer = cards.run(model=parse_model(f"{cards.name}@challenger"))
-    with pytest.raises(SupersededError, match=f"after those of the run {older.plan.run_id}"):
+    with pytest.raises(SupersededError, match=f"after the run {older.plan.run_id} was planned"):
         publish(older)
     assert set(cards.published()["run_id"].to_pylist()) == {newer["run_id"]}
     again = cards.run()  # planning it again is a run of its own, and that one may
@@ -421,7 +425,8 @@ def test_staged_rows_that_were_lost_are_staged_again(cards, after):
     cards.write("features", cards.table.append_column("more", pa.array([1] * 3_000)))
     broken = up_to(cards, after)
     if after == "score":
-        stage_parts(broken, "binary")
+        scored = total([Checksum.parse(receipt["checksum"]) for receipt in broken.records.receipts()])
+        stage_parts(broken, "binary", scored)
     cards.services.warehouse.client.delete_table(broken.staging_table)
     summary = cards.run()
     assert (summary["run_id"], summary["rows_published"]) == (broken.plan.run_id, 3_000)

@@ -1,0 +1,313 @@
+"""A lease on one partition of one pipeline: who may plan, score and publish it now.
+
+    leases/<pipeline>/<partition>.json    replaced by compare-and-swap, never deleted
+
+The holder renews it while it works. When it stops renewing, the lease expires and another run may take it. A holder
+that was only slow, or suspended, finds out at its next step; and because it might already be beyond that, each taking
+over also gives out a greater *token*, which BigQuery compares inside the publishing statement. The clocks of two
+machines decide when a lease is given up, and never whether a publication is right.
+"""
+
+import datetime as dt
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from nightscore.errors import TransientError
+from nightscore.objects import Bucket, Json, to_json
+from nightscore.settings import user_name
+
+ROOT = "leases/"
+RENEWALS = 4  # in the time after which a lease expires: three may be lost
+LOOK_AGAIN = 1.0  # seconds between two looks of a run that waits
+CLOCK_STEPS = 5000  # milliseconds: when a process started is told from the clock, which is put right at times
+HANDOVER = dt.timedelta(minutes=30)  # between two tasks of an Airflow run nobody renews
+
+log = logging.getLogger(__name__)
+
+
+class LeaseHeldError(TransientError):
+    """Another run holds the partition."""
+
+    def __init__(self, pipeline: str, partition: dt.date, state: "State", now: dt.datetime) -> None:
+        left = max(0, round((state.expires_at - now).total_seconds()))
+        super().__init__(
+            f"{pipeline}: {partition} is being worked on by {state.who}, since {state.since:%Y-%m-%d %H:%M:%S} UTC. "
+            f"Wait for it (`--wait SECONDS`), or try again when it has ended; should it be dead, its lease ends in "
+            f"{left} s. `--take-over` does not wait: whatever that run still does, it can then no longer publish."
+        )
+        self.state = state
+
+
+class LeaseLostError(TransientError):
+    """This run was taken for dead and another one took its place; it must change nothing any more."""
+
+    def __init__(self, pipeline: str, partition: dt.date, who: str) -> None:
+        super().__init__(
+            f"{pipeline}: {partition} was taken over by {who}, because this run had not renewed its lease in time. "
+            "This run publishes nothing any more."
+        )
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease.
+
+    Attributes:
+        id: the same for every process that may act under one lease, as the tasks of one Airflow run do.
+        who: for people.
+        host, pid, started: the process, where the holder is one; its death then frees the lease at once on its host.
+    """
+
+    id: str
+    who: str
+    host: str | None = None
+    pid: int | None = None
+    started: int | None = None
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the holder is a process of this host that is no more; False whenever that cannot be told."""
+        if self.pid is None or self.started is None or self.host != _host():
+            return False
+        found = _process_start(self.pid)
+        return found is None or abs(found - self.started) > CLOCK_STEPS
+
+
+def this_process() -> Holder:
+    """Return this process as a holder."""
+    host, pid = _host(), os.getpid()
+    started = _process_start(pid)
+    who = f"{user_name()} on {socket.gethostname()} (process {pid})"
+    return Holder(id=f"{host}/{pid}/{started}", who=who, host=host, pid=pid, started=started)
+
+
+@dataclass(frozen=True)
+class State:
+    """What the lease's object holds; `since` and `expires_at` are UTC."""
+
+    token: int
+    holder: Holder | None
+    since: dt.datetime
+    expires_at: dt.datetime
+    generation: int
+
+    @property
+    def who(self) -> str:
+        """The holder, for people."""
+        return self.holder.who if self.holder else "nobody"
+
+    @classmethod
+    def parse(cls, content: Json, generation: int) -> "State":
+        """Return the state that an object's content describes."""
+        holder = content["holder"]
+        return cls(
+            token=int(content["token"]),
+            holder=None if holder is None else Holder(**holder),
+            since=dt.datetime.fromisoformat(content["since"]),
+            expires_at=dt.datetime.fromisoformat(content["expires_at"]),
+            generation=generation,
+        )
+
+    def to_json(self) -> Json:
+        """Return the object's content."""
+        holder = self.holder and {key: value for key, value in vars(self.holder).items() if value is not None}
+        return {
+            "token": self.token,
+            "holder": holder,
+            "since": self.since.isoformat(),
+            "expires_at": self.expires_at.isoformat(),
+        }
+
+
+class Lease:
+    """A lease that this process acts under."""
+
+    def __init__(
+        self, bucket: Bucket, pipeline: str, partition: dt.date, holder: Holder, span: dt.timedelta, token: int
+    ) -> None:
+        self.pipeline = pipeline
+        self.partition = partition
+        self.holder = holder
+        self.token = token
+        self._bucket = bucket
+        self._span = span
+        self._lost: str | None = None
+        self._lock = threading.Lock()  # renewing happens on a thread of its own
+
+    def require(self) -> None:
+        """Check that the lease is still this run's, by asking the bucket.
+
+        Raises:
+            LeaseLostError: another run has it.
+        """
+        with self._lock:
+            self._state()
+
+    def advance(self) -> int:
+        """Take a greater token under the same lease and return it: an earlier process of this run is then fenced off.
+
+        Raises:
+            LeaseLostError: another run has the lease.
+        """
+        self._replace(lambda state: replace(state, token=_next_token(state.token), expires_at=_now() + self._span))
+        return self.token
+
+    def renew(self, span: dt.timedelta | None = None) -> None:
+        """Put the lease's end off.
+
+        Raises:
+            LeaseLostError: another run has it.
+        """
+        self._replace(lambda state: replace(state, expires_at=_now() + (span or self._span)))
+
+    def release(self) -> None:
+        """Give the lease back; nothing happens when another run has it, and where that fails the lease expires."""
+        try:
+            self._replace(lambda state: replace(state, holder=None, expires_at=_now()))
+        except TransientError as error:
+            log.info("%s: the lease of %s was not given back: %s", self.pipeline, self.partition, error)
+
+    @contextmanager
+    def renewed(self) -> Iterator["Lease"]:
+        """Renew the lease on a thread of its own while the block runs."""
+        ended = threading.Event()
+        thread = threading.Thread(target=self._renew_until, args=(ended,), name="lease", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            ended.set()
+            thread.join()
+
+    def _renew_until(self, ended: threading.Event) -> None:
+        while not ended.wait(self._span.total_seconds() / RENEWALS):
+            try:
+                self.renew()
+            except LeaseLostError as error:
+                log.warning("%s", error)
+                return
+            except TransientError as error:  # the next renewal is near; what must be sure asks by itself
+                log.warning("%s", error)
+
+    def _state(self) -> State:
+        if self._lost is None:
+            state = _read(self._bucket, self.pipeline, self.partition)
+            if state is not None and state.holder is not None and state.holder.id == self.holder.id:
+                if state.token == self.token:
+                    return state
+                self._lost = f"a later attempt of the same run ({state.who})"
+            else:
+                self._lost = "another run" if state is None else state.who
+        raise LeaseLostError(self.pipeline, self.partition, self._lost)
+
+    def _replace(self, change: Callable[[State], State]) -> None:
+        with self._lock:
+            while True:
+                state = self._state()
+                wanted = change(state)
+                if _swap(self._bucket, self.pipeline, self.partition, wanted, state.generation):
+                    self.token = wanted.token
+                    return
+
+
+def acquire(
+    bucket: Bucket,
+    pipeline: str,
+    partition: dt.date,
+    holder: Holder,
+    span: dt.timedelta,
+    *,
+    wait: float = 0.0,
+    take_over: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> Lease:
+    """Take the lease of a partition.
+
+    It is free when nobody holds it, when it has expired, or when its holder is a process of this host that has died.
+    The same holder takes it up again.
+
+    Args:
+        bucket: where the leases are.
+        pipeline: the pipeline's name.
+        partition: the scoring date.
+        holder: who asks.
+        span: after this time without a renewal the lease expires.
+        wait: seconds to wait for it.
+        take_over: take it from a holder that seems to be alive.
+        tell: is given a sentence when it has to wait.
+
+    Raises:
+        LeaseHeldError: another run holds it, and still does after `wait` seconds.
+    """
+    deadline = time.monotonic() + wait
+    told = False
+    while True:
+        state, now = _read(bucket, pipeline, partition), _now()
+        if state is None or take_over or _is_free(state, holder, now):
+            same = state is not None and state.holder is not None and state.holder.id == holder.id
+            token = state.token if state is not None and same else _next_token(state.token if state else 0)
+            since = state.since if state is not None and same else now
+            wanted = State(token, holder, since, now + span, 0)
+            if _swap(bucket, pipeline, partition, wanted, state.generation if state else 0):
+                return Lease(bucket, pipeline, partition, holder, span, token)
+            continue
+        if time.monotonic() >= deadline:
+            raise LeaseHeldError(pipeline, partition, state, now)
+        if tell and not told:
+            tell(f"{pipeline}: waiting for {state.who}, which works on {partition}")
+            told = True
+        time.sleep(min(LOOK_AGAIN, max(0.0, deadline - time.monotonic())))
+
+
+def _is_free(state: State, holder: Holder, now: dt.datetime) -> bool:
+    found = state.holder
+    return found is None or found.id == holder.id or now >= state.expires_at or found.is_dead
+
+
+def _path(pipeline: str, partition: dt.date) -> str:
+    return f"{ROOT}{pipeline}/{partition}.json"
+
+
+def _read(bucket: Bucket, pipeline: str, partition: dt.date) -> State | None:
+    stored = bucket.read(_path(pipeline, partition))
+    return None if stored is None else State.parse(stored.json(), stored.generation)
+
+
+def _swap(bucket: Bucket, pipeline: str, partition: dt.date, wanted: State, generation: int) -> bool:
+    return bucket.swap(_path(pipeline, partition), to_json(wanted.to_json()), generation)
+
+
+def _next_token(token: int) -> int:
+    """Return a greater token. It is also a time, so that it grows even where the lease's object was deleted."""
+    return max(token + 1, time.time_ns() // 1_000_000)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def _host() -> str:
+    """Return what tells this machine, since its last start, from every other."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - not a file of ours
+            boot = file.read().strip()[:8]
+    except OSError:
+        boot = "unknown"
+    return f"{socket.gethostname()}/{boot}"
+
+
+def _process_start(pid: int) -> int | None:
+    """Return when a process started, in milliseconds since 1970; None when there is none."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time() * 1000)
+    except psutil.NoSuchProcess:
+        return None

@@ -1,0 +1,53 @@
+"""The publications of a partition: one small record each, in the order of their tokens. The last one is what is live.
+
+publications/<pipeline>/<partition>/<token>.json    created once
+"""
+
+import datetime as dt
+from collections.abc import Iterator
+
+from nightscore.objects import Bucket, Json, to_json
+from nightscore.settings import user_name
+
+ROOT = "publications/"
+DIGITS = 15  # of a token in an object's name, so that names sort as numbers do
+
+
+def write_publication(bucket: Bucket, pipeline: str, partition: dt.date, token: int, content: Json) -> Json:
+    """Record a publication; return the record: `content` with token, who and when."""
+    found: Json = {
+        "pipeline": pipeline,
+        "partition": partition.isoformat(),
+        "token": token,
+        "published_by": user_name(),
+        "published_at": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
+        **content,
+    }
+    bucket.create(f"{_prefix(pipeline, partition)}{token:0{DIGITS}d}.json", to_json(found))
+    return found
+
+
+def read_publications(bucket: Bucket, pipeline: str, partition: dt.date) -> list[Json]:
+    """Return a partition's publications, the first one first."""
+    found = (bucket.read_json(name) for name in sorted(bucket.iter_names(_prefix(pipeline, partition))))
+    return [content for content in found if content is not None]
+
+
+def last_publication(bucket: Bucket, pipeline: str, partition: dt.date) -> Json | None:
+    """Return a partition's last publication, or None when there was none."""
+    names = sorted(bucket.iter_names(_prefix(pipeline, partition)))
+    return bucket.read_json(names[-1]) if names else None
+
+
+def iter_last_publications(bucket: Bucket, pipeline: str) -> Iterator[Json]:
+    """Yield the last publication of each partition of a pipeline."""
+    names = sorted(bucket.iter_names(f"{ROOT}{pipeline}/"))
+    last = {name.rsplit("/", 1)[0]: name for name in names}
+    for name in last.values():
+        content = bucket.read_json(name)
+        if content is not None:
+            yield content
+
+
+def _prefix(pipeline: str, partition: dt.date) -> str:
+    return f"{ROOT}{pipeline}/{partition}/"

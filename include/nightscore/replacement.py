@@ -1,0 +1,131 @@
+"""Replacing one partition of the predictions table, so that neither a crash nor a run that was given up can spoil it.
+
+A publication takes a token that is greater than every earlier one of its partition, and raises the *fence* to it: one
+row of `<operations>.fences`. The publishing statement itself compares the two. A run that was suspended before its
+statement, and wakes after a successor raised the fence, changes nothing: BigQuery refuses the statement as a whole.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+
+from nightscore.lease import LeaseLostError
+from nightscore.operations import ensure_operations_table
+from nightscore.run import Run
+from nightscore.warehouse import Column, QueryResult, StatementError
+
+FENCED_OFF = "nightscore: a later publication has begun"
+
+
+def replace_partition(
+    run: Run, source: str, columns: Sequence[str], token: int, *, into: str | None = None
+) -> QueryResult:
+    """Replace the run's partition of the predictions table, or of `into`, by all rows of `source`, in one MERGE.
+
+    Raises:
+        LeaseLostError: a publication with a greater token has begun; nothing was changed.
+    """
+    names = ", ".join(f"`{name}`" for name in columns)
+    table = into or run.spec.predictions.table
+    return _fenced(
+        run,
+        f"MERGE {run.warehouse.quoted(table)} AS published\n"
+        f"USING (\n  SELECT {names} FROM {run.warehouse.quoted(source)}\n  WHERE {_fence(run)}\n) AS staged\n"
+        "ON FALSE\n"
+        f"WHEN NOT MATCHED BY SOURCE AND published.`{run.spec.features.partition}` = @partition THEN DELETE\n"
+        f"WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({names})",
+        token,
+        table,
+        "shadow" if into else "publish",
+    )
+
+
+def clear_partition(run: Run, table: str, token: int) -> QueryResult:
+    """Delete the run's partition of a table.
+
+    Raises:
+        LeaseLostError: a publication with a greater token has begun; nothing was changed.
+    """
+    return _fenced(
+        run,
+        f"DELETE FROM {run.warehouse.quoted(table)}\n"
+        f"WHERE `{run.spec.features.partition}` = @partition AND {_fence(run)}",
+        token,
+        table,
+        "clear",
+    )
+
+
+def _fence(run: Run) -> str:
+    """Return the condition that is true for the publication that raised the fence last, and an error for others."""
+    fences = run.warehouse.quoted(_fences(run))
+    return (
+        f"IF(@token = (\n    SELECT MAX(token) FROM {fences}\n"
+        "    WHERE pipeline = @pipeline AND partition_date = @partition\n"
+        f"  ), TRUE, ERROR('{FENCED_OFF}'))"
+    )
+
+
+def _fenced(run: Run, sql: str, token: int, table: str, step: str) -> QueryResult:
+    try:
+        return run.warehouse.query(
+            sql,
+            {"partition": run.plan.partition, "pipeline": run.spec.name, "token": token},
+            doing=f"publishing {run.plan.partition} of {table}",
+            job_key=f"{run.plan.job_key(step)}_{token}",
+            labels=run.plan.labels,
+            max_bytes_billed=run.spec.limits.max_bytes_billed,
+        )
+    except StatementError as error:
+        if FENCED_OFF in str(error):
+            raise LeaseLostError(run.spec.name, run.plan.partition, "a run that publishes already") from error
+        raise
+
+
+def raise_fence(run: Run, token: int) -> None:
+    """Make every later publication of the partition with a smaller token impossible."""
+    ensure_operations_table(run.warehouse, "fences")
+    run.warehouse.query(
+        f"MERGE {run.warehouse.quoted(_fences(run))} AS fence\n"
+        "USING (SELECT @pipeline AS pipeline, @partition AS partition_date, @token AS token) AS raised\n"
+        "ON fence.pipeline = raised.pipeline AND fence.partition_date = raised.partition_date\n"
+        "WHEN MATCHED AND fence.token < raised.token THEN UPDATE\n"
+        "  SET token = raised.token, run_id = @run_id, raised_at = CURRENT_TIMESTAMP()\n"
+        "WHEN NOT MATCHED THEN INSERT (pipeline, partition_date, token, run_id, raised_at)\n"
+        "  VALUES (pipeline, partition_date, token, @run_id, CURRENT_TIMESTAMP())",
+        {
+            "pipeline": run.spec.name,
+            "partition": run.plan.partition,
+            "token": token,
+            "run_id": run.plan.run_id,
+        },
+        doing=f"raising the fence before {run.plan.partition} of {run.spec.predictions.table}",
+        job_key=f"{run.plan.job_key('fence')}_{token}",
+        labels=run.plan.labels,
+    )
+
+
+def put_back(run: Run, before: dt.datetime, columns: Sequence[Column], token: int) -> None:
+    """Give the partition the rows again that it held at `before`, by time travel.
+
+    BigQuery refuses a statement that refers to one table at two points in time, so the rows take a step in between.
+    """
+    warehouse, partition = run.warehouse, run.spec.features.partition
+    earlier = warehouse.staging_table(f"{run.plan.table_prefix}__replaced_{token}")
+    names = [column.name for column in columns]
+    listed = ", ".join(f"`{name}`" for name in names)
+    warehouse.query(
+        f"CREATE OR REPLACE TABLE {warehouse.quoted(earlier)}\n"
+        f"OPTIONS (expiration_timestamp = TIMESTAMP '{run.plan.expires:%Y-%m-%d %H:%M:%S}+00')\n"
+        f"AS SELECT {listed} FROM {warehouse.quoted(run.spec.predictions.table)} FOR SYSTEM_TIME AS OF @before\n"
+        f"WHERE `{partition}` = @partition",
+        {"before": before, "partition": run.plan.partition},
+        doing=f"reading what {run.plan.partition} of {run.spec.predictions.table} held before",
+        job_key=f"{run.plan.job_key('replaced')}_{token}",
+        labels=run.plan.labels,
+        max_bytes_billed=run.spec.limits.max_bytes_billed,
+    )
+    replace_partition(run, earlier, names, token)
+
+
+def _fences(run: Run) -> str:
+    return f"{run.warehouse.config.operations_dataset}.fences"
