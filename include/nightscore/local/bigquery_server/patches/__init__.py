@@ -13,6 +13,7 @@ from bigquery_server.patches import (
     partition_decorators,
     pinned_sessions,
     range_partitions,
+    single_lookups,
     small_read_messages,
 )
 
@@ -20,6 +21,7 @@ EXTENSIONS = bundled_extensions.apply
 PATCHES = (
     pinned_sessions.apply,
     small_read_messages.apply,
+    single_lookups.apply,
     bytes_processed.apply,
     merge_dry_runs.apply,
     range_partitions.apply,
