@@ -3,7 +3,11 @@
 Errors of the Cloud Storage client leave this module as `TransientError` or `ConfigurationError`.
 """
 
+import contextlib
+import datetime as dt
 import json
+import queue
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +16,10 @@ from typing import Any
 from nightscore.errors import ConfigurationError, TransientError, shorten
 
 Json = dict[str, Any]
+
+UPLOAD_CHUNK = 8 * 2**20  # bytes of one request, a multiple of 256 KiB
+UPLOAD_PIECE = 2**20  # bytes handed to the uploading thread at a time
+UPLOAD_PIECES = 8  # how many of them may wait
 
 
 class ObjectStoreError(TransientError):
@@ -53,6 +61,16 @@ def to_json(content: Json) -> bytes:
     }
     """
     return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object of a listing: size in bytes, time of its last change (UTC), generation."""
+
+    name: str
+    size: int
+    updated: dt.datetime
+    generation: int
 
 
 class Bucket:
@@ -97,6 +115,33 @@ class Bucket:
         with _translated(f"uploading {name}"):
             self._bucket.blob(name).upload_from_filename(path, content_type=content_type, checksum="crc32c")
 
+    @contextmanager
+    def stream_new(
+        self, name: str, *, expires: dt.datetime | None = None, content_type: str = "application/octet-stream"
+    ) -> "Iterator[Upload]":
+        """Write an object that must not exist yet from a stream: the block writes to the Upload it is given.
+
+        The object appears when the block ends, whole. When the block raises, there is no object.
+
+        Args:
+            name: the object's name, one that nobody else can have chosen.
+            expires: written as the object's custom time, which a lifecycle rule may go by.
+            content_type: the object's type.
+
+        Raises:
+            ObjectStoreError: the upload failed; the same upload under another name may succeed.
+        """
+        blob = self._bucket.blob(name)
+        if expires is not None:
+            blob.custom_time = expires
+        upload = Upload(blob, f"uploading {name}", content_type)
+        try:
+            yield upload
+        except BaseException:
+            upload.cancel()
+            raise
+        upload.close()
+
     def swap(self, name: str, data: bytes, generation: int) -> bool:
         """Replace an object only if it is still at `generation` (0: absent); return whether it was replaced."""
         try:
@@ -130,6 +175,21 @@ class Bucket:
             for blob in self._client.list_blobs(self.name, prefix=prefix, match_glob=match_glob, fields=_NAMES_ONLY):
                 yield blob.name
 
+    def iter_objects(self, prefix: str, match_glob: str | None = None) -> Iterator[Found]:
+        """Yield the objects under a prefix, in order."""
+        with _translated(f"listing {prefix}"):
+            for blob in self._client.list_blobs(self.name, prefix=prefix, match_glob=match_glob):
+                yield Found(blob.name, int(blob.size), blob.updated, int(blob.generation))
+
+    def delete(self, name: str, generation: int) -> bool:
+        """Delete an object only if it is still at `generation`; return whether it was."""
+        try:
+            with _translated(f"deleting {name}"):
+                self._bucket.blob(name).delete(if_generation_match=generation)
+        except (_PreconditionError, _AbsentError):
+            return False
+        return True
+
     def iter_folders(self, prefix: str) -> Iterator[str]:
         """Yield the names directly under a prefix that have objects below them, without slashes."""
         with _translated(f"listing {prefix}"):
@@ -137,6 +197,100 @@ class Bucket:
             for page in pages:
                 for found in sorted(page.prefixes):
                     yield found[len(prefix) :].rstrip("/")
+
+
+class Upload:
+    """A file-like object, for writing only, whose bytes a thread of its own uploads while they come."""
+
+    def __init__(self, blob: Any, doing: str, content_type: str) -> None:
+        self.closed = False
+        self._doing = doing
+        self._held = bytearray()
+        self._pieces: queue.Queue[bytes | None] = queue.Queue(maxsize=UPLOAD_PIECES)
+        self._error: BaseException | None = None
+        self._is_cancelled = False
+        writer = blob.open(
+            "wb", chunk_size=UPLOAD_CHUNK, content_type=content_type, if_generation_match=0, checksum="crc32c"
+        )
+        self._thread = threading.Thread(target=self._send, args=(writer,), name="nightscore-upload", daemon=True)
+        self._thread.start()
+
+    def write(self, data: bytes) -> int:
+        """Take bytes; wait when the network is slower than they come.
+
+        Raises:
+            ObjectStoreError: the upload has failed.
+        """
+        if self.closed:  # a Parquet writer that is collected after an error still wants to write its end
+            return len(data)
+        self._held += data
+        if len(self._held) >= UPLOAD_PIECE:
+            self._hand_over()
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: an object has no state between beginning and end."""
+
+    def close(self) -> None:
+        """Finish the object.
+
+        Raises:
+            ObjectStoreError: the upload failed; there is no object.
+        """
+        self._hand_over()
+        self._end()
+        if self._error is not None:
+            raise self._error
+
+    def cancel(self) -> None:
+        """Give the upload up; there will be no object."""
+        self._is_cancelled = True
+        self._end()
+
+    def _hand_over(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._pieces.put(bytes(self._held))
+        self._held = bytearray()
+
+    def _end(self) -> None:
+        self.closed = True
+        self._pieces.put(None)
+        self._thread.join()
+
+    def _send(self, writer: Any) -> None:
+        pieces = iter(self._pieces.get, None)
+        try:
+            with _translated(self._doing):
+                for piece in pieces:
+                    if self._is_cancelled:
+                        break
+                    writer.write(piece)
+                if not self._is_cancelled:
+                    writer.close()
+        except ValueError as error:  # the server has kept less of a chunk than it was sent
+            self._error = ObjectStoreError(self._doing, error)
+        except BaseException as error:  # noqa: BLE001 - raised to whoever writes
+            self._error = error
+        finally:
+            _abandon(writer)
+        for _ in pieces:  # whoever writes must not wait for a thread that has ended
+            pass
+
+
+def _abandon(writer: Any) -> None:
+    """Make sure that a writer, unless it is closed, never finishes its object.
+
+    A `BlobWriter` that is garbage-collected closes itself, and thereby finishes an object that was torn off; and its
+    `terminate()` sends the cancellation to the address of new uploads instead of that of its own.
+    """
+    if writer.closed:
+        return
+    if writer._upload_and_transport:  # noqa: SLF001 - see above
+        upload, transport = writer._upload_and_transport  # noqa: SLF001
+        with contextlib.suppress(Exception):  # the server forgets the upload by itself, after a week
+            transport.delete(upload.resumable_url, timeout=10)
+    writer._buffer.close()  # noqa: SLF001
 
 
 _NAMES_ONLY = "items(name),nextPageToken"
@@ -155,9 +309,15 @@ def _translated(doing: str) -> Iterator[None]:
     import requests
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError, TransportError
+    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 
     try:
         yield
+    except InvalidResponse as error:  # of uploads in several requests, which know no other error
+        is_refusal = error.response.status_code in (400, 401, 403)
+        raise (ObjectAccessError if is_refusal else ObjectStoreError)(doing, error) from error
+    except DataCorruption as error:
+        raise ObjectStoreError(doing, error) from error
     except exceptions.PreconditionFailed as error:
         raise _PreconditionError from error
     except exceptions.NotFound as error:

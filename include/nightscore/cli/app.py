@@ -33,9 +33,11 @@ def services() -> "Services":
 
 
 def _register_commands() -> None:
-    from nightscore.cli import demo, local, models, pipelines, run, runs
+    from nightscore.cli import clean, demo, local, models, pipelines, rollback, run, runs
 
     app.command("run")(run.run)
+    app.command("rollback")(rollback.rollback)
+    app.command("clean")(clean.clean)
     app.add_typer(runs.app, name="runs")
     app.add_typer(pipelines.app, name="pipelines")
     app.add_typer(models.app, name="models")

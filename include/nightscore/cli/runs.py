@@ -24,6 +24,7 @@ def list_runs(
 ) -> None:
     """List the latest runs, and which of them is live: the one whose predictions a reader sees."""
     from nightscore.cli.app import services
+    from nightscore.publications import iter_last_publications
     from nightscore.records import ROOT, run_ids
 
     bucket = services().bucket
@@ -32,8 +33,11 @@ def list_runs(
         raise ConfigurationError(f"There are no runs of {shorten(pipeline)!r}. {near_miss(pipeline, known)}")
     names = known if pipeline is None else [pipeline]
     found = [_summary(bucket, name, run_id) for name in names for run_id in run_ids(bucket, name)[:limit]]
+    live = {(item["pipeline"], item["run_id"]): item for name in names for item in iter_last_publications(bucket, name)}
     for run in found:
-        run["live"] = _is_live(run, found)
+        publication = live.get((run["pipeline"], run["run_id"]))
+        run["live"] = publication is not None
+        run["rolled_back_to"] = publication is not None and publication["kind"] == "rollback"
     found.sort(key=lambda run: (run["pipeline"], run["partition"], run["planned_at"]), reverse=True)
     if as_json:
         print_json(found)
@@ -44,7 +48,7 @@ def list_runs(
             run["pipeline"],
             run["run_id"],
             run["status"],
-            "live" if run["live"] else "",
+            "live (rolled back)" if run["rolled_back_to"] else "live" if run["live"] else "",
             run["model_version"],
             _figure(run.get("rows_published")),
             _figure(run.get("rows_rejected")),
@@ -127,15 +131,6 @@ def _summary(bucket: Bucket, pipeline: str, run_id: str) -> Json:
         "seconds": 0.0,
         "records": records.uri,
     }
-
-
-def _is_live(run: Json, runs: list[Json]) -> bool:
-    published = [
-        other
-        for other in runs
-        if (other["table"], other["partition"], other["status"]) == (run["table"], run["partition"], "published")
-    ]
-    return bool(published) and max(published, key=lambda other: str(other["ended_at"])) is run
 
 
 def _figure(value: object) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from airflow.sdk import (
     DAG,
     Asset,
+    AssetAlias,
     CronPartitionTimetable,
     ExceptionRetryPolicy,
     Param,
@@ -19,7 +20,7 @@ from airflow.sdk import (
 )
 
 from nightscore.orchestration import tasks
-from nightscore.spec import MODEL_NAME, Spec
+from nightscore.spec import MODEL_NAME, PIPELINE_NAME, Spec
 from nightscore.specs import SpecError, iter_specs
 
 START = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)  # backfills reach back to here
@@ -77,6 +78,29 @@ PARAMS = {
         None, type=["null", "string"], title="Reason", description="Kept in the run's records.", section="How"
     ),
 }
+
+ROLLBACK_PARAMS = {
+    "pipeline": Param(
+        type="string",
+        pattern=f"^{PIPELINE_NAME}$",
+        title="Pipeline",
+        description="Its name: the folder's, without score_.",
+        section="What",
+    ),
+    "partition": Param(type="string", format="date", title="Scoring date", section="What"),
+    "to": Param(
+        None,
+        type=["null", "string"],
+        title="Run",
+        description="The run to go back to, like 2026-11-19-06aae3cf; empty: the one that was live before.",
+        section="What",
+    ),
+    "reason": Param(type="string", minLength=1, title="Reason", description="Kept for good.", section="How"),
+    "take_over": PARAMS["take_over"],
+}
+
+# Which predictions table a rollback changes is known only when it runs.
+ROLLED_BACK = AssetAlias(name="nightscore-rolled-back", group="nightscore")
 
 
 def iter_dags(folder: Path) -> Iterator[DAG]:
@@ -157,9 +181,36 @@ def make_broken_dag(error: SpecError) -> DAG:
     return dag
 
 
+def make_rollback_dag() -> DAG:
+    """Return the DAG that rolls a partition back; it has no schedule, only a form."""
+    with DAG(
+        "roll_back",
+        schedule=None,
+        start_date=START,
+        catchup=False,
+        max_active_runs=4,
+        description="Publishes the kept predictions of an earlier run again.",
+        doc_md=(
+            "Publishes the kept predictions of an earlier run again, in one statement; nothing is scored. Trigger it "
+            "with a pipeline, a scoring date and a reason; without a run, it goes back to the one that was live "
+            "before.\n\nFrom a terminal: `nightscore rollback PIPELINE --partition DATE --reason WHY`."
+        ),
+        params=ROLLBACK_PARAMS,
+        tags={TAG},
+        default_args={"owner": TAG, "retries": 3, "retry_delay": dt.timedelta(seconds=30), "retry_policy": RETRIES},
+    ) as dag:
+        task(task_id="roll_back", outlets=[ROLLED_BACK])(tasks.roll_back)()
+    return dag
+
+
 def predictions_asset(spec: Spec) -> Asset:
     """Return the asset that a publication updates; DAGs that read the predictions schedule on it by its name."""
-    return Asset(name=spec.predictions.table, group="nightscore")
+    return asset_of(spec.predictions.table)
+
+
+def asset_of(table: str) -> Asset:
+    """Return the asset of a predictions table."""
+    return Asset(name=table, group="nightscore")
 
 
 def _documentation(spec: Spec) -> str:

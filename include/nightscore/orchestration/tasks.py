@@ -159,6 +159,30 @@ def record(pipeline: str, ti: Any = None, dag_run: Any = None) -> None:
         raise NotPublishedError(f"{pipeline}: nothing was published for {summary['partition']}: {why}")
 
 
+def roll_back(params: dict[str, Any] | None = None, dag_run: Any = None, outlet_events: Any = None) -> None:
+    """Publish an earlier run's predictions again, and say so in the event of the predictions' asset."""
+    from nightscore.orchestration.factory import ROLLED_BACK, asset_of
+    from nightscore.progress import LoggedProgress
+    from nightscore.rollback import roll_back as publish_again
+    from nightscore.run import build_services
+    from nightscore.settings import settings
+
+    given = params or {}
+    found = publish_again(
+        build_services(settings()),
+        given["pipeline"],
+        parse_partition(given["partition"]),
+        to=given.get("to"),
+        reason=given["reason"],
+        progress=LoggedProgress(),
+        holder=_holder(dag_run),
+        take_over=bool(given.get("take_over")),
+    )
+    log.info("%s %s: rolled back to %s", found["pipeline"], found["partition"], found["run_id"])
+    event = {key: found[key] for key in ("partition", "rows", "model_version", "run_id", "reason")}
+    outlet_events[ROLLED_BACK].add(asset_of(found["table_name"]), extra=event)
+
+
 def fail_for_spec(message: str) -> None:
     """Fail with the fault of a spec.
 

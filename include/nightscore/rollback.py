@@ -1,0 +1,133 @@
+"""Rolling a partition back: an earlier run's kept staging table is published again. Nothing is scored again."""
+
+import datetime as dt
+from collections.abc import Sequence
+
+from nightscore.contents import read_contents
+from nightscore.errors import ConfigurationError, listed, near_miss
+from nightscore.gates.gate import GateStoppedError
+from nightscore.lease import Holder, Lease, acquire, this_process
+from nightscore.ledger import record_publications
+from nightscore.objects import Json
+from nightscore.predictions import columns_of, ensure_table, republish, stage
+from nightscore.progress import LoggedProgress, Progress
+from nightscore.publications import read_publications
+from nightscore.run import Run, Services, open_run, utc_now
+from nightscore.scoring.checksum import Checksum
+
+
+class RollbackError(ConfigurationError):
+    """There is no such publication to go back to, or its rows are no longer kept."""
+
+
+def roll_back(
+    services: Services,
+    pipeline: str,
+    partition: dt.date,
+    *,
+    to: str | None = None,
+    reason: str | None = None,
+    progress: Progress | None = None,
+    holder: Holder | None = None,
+    wait: float = 0.0,
+    take_over: bool = False,
+) -> Json:
+    """Publish the predictions of an earlier run again, in one MERGE; return the publication's record.
+
+    Args:
+        services: the deployment.
+        pipeline: the pipeline's name.
+        partition: the scoring date.
+        to: a run's id or its beginning; by default the run that was live before the present one.
+        reason: why; kept with the publication.
+        progress: who is told.
+        holder: who holds the lease; by default this process.
+        wait: seconds to wait for a run that works on the partition.
+        take_over: do not wait for it; it can then no longer publish.
+
+    Raises:
+        RollbackError: there is no such publication, it is live already, or its rows are no longer kept.
+        LeaseHeldError: a run works on the partition.
+        GateStoppedError: the published rows were not the staged ones; the partition was put back.
+    """
+    progress = progress or LoggedProgress()
+    lease = acquire(
+        services.bucket,
+        pipeline,
+        partition,
+        holder or this_process(),
+        dt.timedelta(seconds=services.warehouse.config.lease_seconds),
+        wait=wait,
+        take_over=take_over,
+        tell=progress.note,
+    )
+    try:
+        with lease.renewed():
+            run = _target(services, pipeline, partition, to, progress, lease)
+            return _publish_again(run, reason)
+    finally:
+        lease.release()
+
+
+def _target(
+    services: Services, pipeline: str, partition: dt.date, to: str | None, progress: Progress, lease: Lease
+) -> Run:
+    """Return the run to go back to."""
+    published = [str(item["run_id"]) for item in read_publications(services.bucket, pipeline, partition)]
+    if not published:
+        raise RollbackError(
+            f"{pipeline}: nothing was ever published for {partition}, so there is nothing to go back to."
+        )
+    live = published[-1]
+    earlier = list(dict.fromkeys(run_id for run_id in reversed(published) if run_id != live))
+    if to is None:
+        if not earlier:
+            raise RollbackError(f"{pipeline}: {live} is the only run that was ever published for {partition}.")
+        chosen = earlier[0]
+    else:
+        chosen = _chosen(pipeline, partition, to, [live, *earlier])
+        if chosen == live:
+            raise RollbackError(f"{pipeline}: the run {live} is what is published for {partition} already.")
+    return open_run(services, pipeline, chosen, progress, lease)
+
+
+def _chosen(pipeline: str, partition: dt.date, to: str, known: Sequence[str]) -> str:
+    found = [run_id for run_id in known if run_id.startswith(to)]
+    if len(found) == 1 or to in found:
+        return to if to in found else found[0]
+    if found:
+        raise RollbackError(f"{pipeline}: several runs begin with {to!r}: {listed(found)}.")
+    raise RollbackError(f"{pipeline}: no run {to!r} was published for {partition}. {near_miss(to, known)}")
+
+
+def _publish_again(run: Run, reason: str | None) -> Json:
+    plan = run.plan
+    if plan.expires <= utc_now():
+        raise RollbackError(
+            f"{plan.spec.name}: the staged predictions of {plan.run_id} were kept until "
+            f"{plan.expires:%Y-%m-%d %H:%M} UTC and are gone. Score the partition again, or keep them longer (`keep`)."
+        )
+    gate = run.records.read("prediction_gate") or {}
+    task, expected = str(gate["task"]), Checksum.parse(gate["checksum"])
+    run.progress.stage_began("publish")
+    ensure_table(run, columns_of(plan, task))
+    if not stage(run, task, expected).is_exactly(run, expected):
+        raise RollbackError(
+            f"{plan.spec.name}: the staged predictions of {plan.run_id} are not those that it scored any more, neither "
+            f"in {run.staging_table} nor in its parts under {run.records.uri}shards/. Nothing was changed."
+        )
+    before = read_contents(run, plan.spec.predictions.table, task)
+    found = republish(run, task, expected, before, kind="rollback", reason=reason)
+    run.progress.stage_ended("publish", {**found, "seconds": 0.0})
+    if found.get("verdict") == "stop":
+        raise GateStoppedError(plan.spec.name, "publish", found, run.records.uri)
+    record_publications(run)
+    return {
+        "pipeline": plan.spec.name,
+        "partition": plan.partition.isoformat(),
+        "run_id": plan.run_id,
+        "model_version": plan.model.label,
+        "reason": reason,
+        "table_name": plan.spec.predictions.table,
+        **found,
+    }
