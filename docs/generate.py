@@ -56,10 +56,27 @@ Feature checks see the columns of the frozen table: keys, partition, the model's
 names. Prediction checks see the columns that are [published](#what-is-published).
 """
 
+CHALLENGERS = """\
+Challengers are versions of the same model. They score the same frozen rows as the champion, in the same pass, and what
+they would have published goes to a table of its own, the predictions table's name with `_shadow`: the same columns,
+told apart by `model_version`, one partition replaced by each run. Nothing that they do costs the champion its night.
+One that cannot take part is left out, and the run's summary says why:
+
+* when the run is planned: its alias or version does not exist; it is the version that is published, or another
+  challenger's; its task or its classes are others; the columns of the source cannot feed it, or must not be read;
+* while it scores: it fails, or predicts NaN or infinity, or does not score every row.
+
+The frozen rows hold what champion and challengers read. The feature gate asks for what the champion takes, so a NULL
+may fail a challenger. `nightscore pipelines check` warns of challengers that would be left out now. A run with another
+champion, `nightscore run … --model`, keeps the challengers of the spec.
+"""
+
 PUBLISHED = """\
 The columns of the predictions table, here for one key `account_id`. It is partitioned by day and clustered by the keys;
 where it does not exist, the first publication creates it. An existing table may have further columns that may be NULL.
 """
+
+PROSE = {"ModelReference": CHALLENGERS, "Checks": CHECKS}  # beneath the keys of a part
 
 EXITS = """\
 Exit codes: 0 done (for `nightscore run`: published, or a dry run that went through), 1 a gate refused the data, 2 usage
@@ -88,8 +105,7 @@ def spec_page() -> str:
         if path:
             lines += [parts[name]["description"], ""]
         lines += [*_key_table(parts[name], parts), ""]
-        if name == "Checks":
-            lines += [CHECKS]
+        lines += [PROSE[name]] if name in PROSE else []
     lines += ["## What is published", "", *_published(), "", "## Faults", "", *_faults()]
     return "\n".join(lines) + "\n"
 

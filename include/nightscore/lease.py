@@ -24,6 +24,7 @@ from nightscore.settings import user_name
 
 ROOT = "leases/"
 RENEWALS = 4  # in the time after which a lease expires: three may be lost
+SLACK = 0.2  # of that time: Cloud Storage takes one change of an object a second, and many tasks share a lease
 LOOK_AGAIN = 1.0  # seconds between two looks of a run that waits
 CLOCK_STEPS = 5000  # milliseconds: when a process started is told from the clock, which is put right at times
 HANDOVER = dt.timedelta(minutes=30)  # between two tasks of an Airflow run nobody renews
@@ -155,16 +156,23 @@ class Lease:
         Raises:
             LeaseLostError: another run has the lease.
         """
-        self._replace(lambda state: replace(state, token=_next_token(state.token), expires_at=_now() + self._span))
+        self._replace(
+            lambda state: replace(
+                state, token=_next_token(state.token), expires_at=max(state.expires_at, _now() + self._span)
+            )
+        )
         return self.token
 
     def renew(self, span: dt.timedelta | None = None) -> None:
-        """Put the lease's end off.
+        """Make the lease last for `span` from now; nothing is written where it lasts about as long already.
 
         Raises:
             LeaseLostError: another run has it.
         """
-        self._replace(lambda state: replace(state, expires_at=_now() + (span or self._span)))
+        wanted = span or self._span
+        self._replace(
+            lambda state: state if _lasts(state, wanted) else replace(state, expires_at=_now() + wanted),
+        )
 
     def release(self) -> None:
         """Give the lease back; nothing happens when another run has it, and where that fails the lease expires."""
@@ -211,7 +219,7 @@ class Lease:
             while True:
                 state = self._state()
                 wanted = change(state)
-                if _swap(self._bucket, self.pipeline, self.partition, wanted, state.generation):
+                if wanted is state or _swap(self._bucket, self.pipeline, self.partition, wanted, state.generation):
                     self.token = wanted.token
                     return
 
@@ -250,11 +258,12 @@ def acquire(
     while True:
         state, now = _read(bucket, pipeline, partition), _now()
         if state is None or take_over or _is_free(state, holder, now):
-            same = state is not None and state.holder is not None and state.holder.id == holder.id
-            token = state.token if state is not None and same else _next_token(state.token if state else 0)
-            since = state.since if state is not None and same else now
-            wanted = State(token, holder, since, now + span, 0)
-            if _swap(bucket, pipeline, partition, wanted, state.generation if state else 0):
+            mine = state if state is not None and state.holder is not None and state.holder.id == holder.id else None
+            token = mine.token if mine else _next_token(state.token if state else 0)
+            wanted = State(token, holder, mine.since if mine else now, now + span, 0)
+            if (mine and _lasts(mine, span)) or _swap(
+                bucket, pipeline, partition, wanted, state.generation if state else 0
+            ):
                 return Lease(bucket, pipeline, partition, holder, span, token)
             continue
         if time.monotonic() >= deadline:
@@ -263,6 +272,10 @@ def acquire(
             tell(f"{pipeline}: waiting for {state.who}, which works on {partition}")
             told = True
         time.sleep(min(LOOK_AGAIN, max(0.0, deadline - time.monotonic())))
+
+
+def _lasts(state: State, span: dt.timedelta) -> bool:
+    return state.expires_at >= _now() + span * (1 - SLACK)
 
 
 def _is_free(state: State, holder: Holder, now: dt.datetime) -> bool:

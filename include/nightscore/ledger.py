@@ -10,7 +10,7 @@ from nightscore.publications import read_publications
 from nightscore.run import Run, utc_now
 from nightscore.warehouse import Column
 
-STAGES = ("freeze", "feature_gate", "score", "prediction_gate", "publish")
+STAGES = ("freeze", "feature_gate", "score", "prediction_gate", "publish", "shadow")
 
 
 def record(run: Run) -> Json:
@@ -36,7 +36,7 @@ def record_publications(run: Run) -> None:
 
 def _summary(run: Run, records: dict[str, Json | None]) -> Json:
     plan = run.plan
-    frozen, gate, _, staged, published = (records[stage] or {} for stage in STAGES)
+    frozen, gate, _, staged, published, shadowed = (records[stage] or {} for stage in STAGES)
     refused = [stage for stage, found in records.items() if (found or {}).get("verdict") == "stop"]
     if refused:
         status = "refused"
@@ -59,6 +59,8 @@ def _summary(run: Run, records: dict[str, Json | None]) -> Json:
         "rows_published": published.get("rows") if status == "published" else None,
         "rows_replaced": published.get("replaced_rows") if status == "published" else None,
         "checksum": staged.get("checksum"),
+        "challengers": shadowed.get("rows", {}),
+        "challengers_left_out": {**plan.left_out, **shadowed.get("left_out", {})},
         "resumed": list(run.records.resumes()),
         "warnings": [*gate.get("warnings", []), *staged.get("warnings", [])],
         "stopped_by": [line for name in refused for line in (records[name] or {})["stopped_by"]],

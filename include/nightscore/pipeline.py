@@ -19,6 +19,7 @@ from nightscore.predictions import publish
 from nightscore.progress import LoggedProgress, Progress
 from nightscore.run import Run, Services
 from nightscore.scoring.shard import score_shard
+from nightscore.shadow import shadow
 from nightscore.snapshot import freeze
 from nightscore.spec import ModelReference, Spec
 
@@ -33,7 +34,12 @@ def score(run: Run) -> Json:
     }
 
 
-STAGES: tuple[Callable[[Run], Json], ...] = (freeze, feature_gate, score, prediction_gate, publish)
+STAGES: tuple[Callable[[Run], Json], ...] = (freeze, feature_gate, score, prediction_gate, publish, shadow)
+
+
+def stages_of(run: Run) -> tuple[Callable[[Run], Json], ...]:
+    """Return the stages of a run: without challengers there is nothing to put into their table."""
+    return tuple(stage for stage in STAGES if stage is not shadow or run.plan.challengers)
 
 
 def run_stage(run: Run, stage: Callable[[Run], Json]) -> Json:
@@ -141,7 +147,7 @@ def run_pipeline(run: Run) -> Json:
     try:
         with lease.renewed():
             try:
-                for stage in STAGES:
+                for stage in stages_of(run):
                     run_stage(run, stage)
             except GateStoppedError:
                 finish(run)
@@ -153,7 +159,7 @@ def run_pipeline(run: Run) -> Json:
 
 def _write_resume(run: Run, lease: Lease) -> None:
     """Record who took the run up, and what was done already."""
-    done = [stage.__name__ for stage in STAGES if run.records.read(stage.__name__) is not None]
+    done = [stage.__name__ for stage in stages_of(run) if run.records.read(stage.__name__) is not None]
     run.records.write_once(
         f"resumes/{lease.token}",
         {
@@ -171,5 +177,6 @@ def _planned(decided: Plan, *, resumed: bool) -> Json:
         "rows": decided.rows,
         "shards": decided.shards,
         "model": decided.model.label,
+        "challengers": ", ".join(pinned.label for pinned in decided.challengers),
         "reused": resumed,
     }

@@ -4,9 +4,9 @@ Shards, retries and resumed runs read `plan.json` and nothing else, so an alias 
 while a run is under way changes nothing until the next run.
 
 A run's id is the partition and the first eight digits of the plan's digest. The digest covers what decides the result
-(spec, code, model, the sources' state) and an ordinal that counts finished runs of exactly the same. So the same plan
-again resumes an unfinished run, two processes that plan at once agree on one, and a finished run is followed by a new
-one.
+(spec, code, model, challengers, the sources' state) and an ordinal that counts finished runs of exactly the same. So
+the same plan again resumes an unfinished run, two processes that plan at once agree on one, and a finished run is
+followed by a new one.
 """
 
 import datetime as dt

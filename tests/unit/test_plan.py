@@ -74,6 +74,20 @@ def test_a_plan_survives_its_own_json() -> None:
     assert stored["spec"]["keep"] == "30d"
 
 
+def test_a_plan_that_was_stored_before_challengers_were_known_can_be_read() -> None:
+    stored = plan().model_dump(mode="json")
+    del stored["challengers"], stored["left_out"], stored["spec"]["model"]["challengers"]
+    assert Plan.model_validate(stored) == plan()
+    assert (plan().challengers, plan().left_out) == ((), {})
+
+
+def test_a_plan_keeps_its_challengers_and_who_was_left_out() -> None:
+    challenger = PlannedModel(name="credit_default", version=8, digest="cd" * 32, requested="credit_default@challenger")
+    found = plan(challengers=(challenger,), left_out={"credit_default@new": "There is none."})
+    assert Plan.model_validate(json.loads(to_json(found.model_dump(mode="json")))) == found
+    assert found.challengers[0].label == "credit_default/8"
+
+
 def test_derived_names() -> None:
     found = plan()
     assert found.key_types == {"account_id": "INT64", "product": "STRING"}

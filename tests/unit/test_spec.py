@@ -1,6 +1,8 @@
 """What a spec derives: its digest, its names, and the partition that a schedule names."""
 
 import datetime as dt
+import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -52,6 +54,7 @@ SPEC = Spec.model_validate(CONTENT)
         ("model.name", "other"),
         ("model.alias", "challenger"),
         ("model.version", 7),
+        ("model.challengers", ["challenger"]),
         ("checks.features", [{"expect": "expect_table_row_count_to_be_between", "min_value": 2}]),
         ("checks.max_rejected", "2%"),
         ("predictions.table", "predictions.other"),
@@ -98,6 +101,30 @@ def test_derived_names() -> None:
     assert changed("features", {"sql": "a.sql", "partition": "d", "keys": ["id"]}).source == "a.sql"
     assert str(SPEC.model) == "credit_default@champion"
     assert str(changed("model.version", 7).model) == "credit_default@7"
+
+
+def test_a_spec_without_challengers_has_the_digest_that_it_had_before_they_were_known() -> None:
+    content = SPEC.model_dump(mode="json", exclude={"description", "owner", "schedule"})
+    content["model"] = {"name": "credit_default", "alias": None, "version": None}
+    assert SPEC.digest == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def test_challengers_are_references_to_the_same_model() -> None:
+    spec = changed("model.challengers", ["challenger", 7])
+    assert [str(item) for item in spec.model.challenger_references] == [
+        "credit_default@challenger",
+        "credit_default@7",
+    ]
+    assert [item.version for item in spec.model.challenger_references] == [None, 7]
+    assert str(spec.model) == "credit_default@champion"
+
+
+def test_the_tables_that_a_pipeline_writes() -> None:
+    assert SPEC.tables == ("predictions.credit_default",)
+    assert changed("model.challengers", ["challenger"]).tables == (
+        "predictions.credit_default",
+        "predictions.credit_default_shadow",
+    )
 
 
 def test_a_spec_cannot_be_changed() -> None:

@@ -23,6 +23,7 @@ from nightscore.specs import (
     load_spec,
     parse_spec,
     pipeline_names,
+    shared_tables,
 )
 
 HERE = Path(__file__).parent / "specs"
@@ -91,7 +92,12 @@ def test_every_value_of_a_spec() -> None:
             "reject": {"impossible_age": "age NOT BETWEEN 18 AND 110", "no_limit": "limit_bal IS NULL"},
             "query": None,
         },
-        "model": {"name": "credit_default", "alias": "champion", "version": None},
+        "model": {
+            "name": "credit_default",
+            "alias": "champion",
+            "version": None,
+            "challengers": ["challenger", 7],
+        },
         "checks": {
             "features": [
                 {"expect": "expect_table_row_count_to_be_between", "severity": "critical", "min_value": 1000},
@@ -163,6 +169,26 @@ def test_a_broken_spec_stops_no_other(pipelines: Path) -> None:
     assert isinstance(cars, SpecError)
     assert isinstance(loans, Spec)
     assert (cards.name, cars.pipeline, loans.name) == ("cards", "cars", "loans")
+
+
+def test_pipelines_that_would_delete_each_others_rows_are_told() -> None:
+    text = (HERE / "valid" / "minimal.yaml").read_text()
+    one, two = parse_spec("cards", text), parse_spec("loans", text)
+    table = one.predictions.table
+    assert shared_tables([one]) == {}
+    assert shared_tables([one, two]) == {
+        "cards": f"cards: predictions.table: loans publishes into {table} as well.",
+        "loans": f"loans: predictions.table: cards publishes into {table} as well.",
+    }
+    beside = two.model_copy(
+        update={"predictions": two.predictions.model_copy(update={"table": f"{table.upper()}_shadow"})}
+    )
+    assert shared_tables([one, beside]) == {}
+    challenged = one.model_copy(update={"model": one.model.model_copy(update={"challengers": ("challenger",)})})
+    assert shared_tables([challenged, beside]) == {
+        "cards": f"cards: predictions.table: loans publishes into {table}_shadow as well.",
+        "loans": f"loans: predictions.table: cards publishes into {table}_shadow as well.",
+    }
 
 
 @pytest.mark.parametrize(

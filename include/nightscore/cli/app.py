@@ -33,10 +33,11 @@ def services() -> "Services":
 
 
 def _register_commands() -> None:
-    from nightscore.cli import clean, demo, local, models, pipelines, rollback, run, runs
+    from nightscore.cli import clean, demo, local, models, pipelines, replay, rollback, run, runs
 
     app.command("run")(run.run)
     app.command("rollback")(rollback.rollback)
+    app.command("replay")(replay.replay)
     app.command("clean")(clean.clean)
     app.add_typer(runs.app, name="runs")
     app.add_typer(pipelines.app, name="pipelines")

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,6 +46,7 @@ STAGE_NAMES = {
     "score": "score",
     "prediction_gate": "prediction gate",
     "publish": "publish",
+    "shadow": "challengers",
     "record": "record",
 }
 
@@ -84,19 +85,33 @@ def print_usage_error(error: TyperException, *, as_json: bool) -> None:
 
 def describe(stage: str, record: Json) -> str:
     """Return a stage's record in a few words."""
-    words = {
-        "plan": lambda r: f"run {r['run_id']}, {_rows(r['rows'])}, {r['shards']} shard(s), model {r['model']}",
+    words: dict[str, Callable[[Json], str]] = {
+        "plan": _plan,
         "freeze": lambda r: f"{_rows(r['accepted'])} to score, {r['rejected']:,} rejected by row rules",
         "feature_gate": lambda r: f"{r['verdict']}: {_checks(r)}",
         "score": lambda r: f"{_rows(r['rows'])} in {r['shards']} shard(s)",
         "prediction_gate": lambda r: f"{r['verdict']}: {_checks(r)}",
         "publish": lambda r: f"{_rows(r['rows'])} in {r['table']}" if r["published"] else f"nothing: {r['reason']}",
+        "shadow": _shadow,
         "record": lambda r: str(r["status"]),
     }
     text = words[stage](record)
     again = "  (done before)" if record.get("reused") else ""
     seconds = f"  {record['seconds']:.1f} s" if stage not in ("plan", "record") and not again else ""
     return f"{text}{seconds}{again}"
+
+
+def _plan(record: Json) -> str:
+    beside = f" beside {record['challengers']}" if record["challengers"] else ""
+    shards = f"{record['shards']} shard(s)"
+    return f"run {record['run_id']}, {_rows(record['rows'])}, {shards}, model {record['model']}{beside}"
+
+
+def _shadow(record: Json) -> str:
+    if not record["published"]:
+        return f"nothing: {record['reason']}"
+    parts = [f"{label} {_rows(rows)}" for label, rows in record["rows"].items()]
+    return ", ".join([*parts, *(f"{label} left out" for label in record["left_out"])]) + f" in {record['table']}"
 
 
 def _rows(rows: int | None) -> str:

@@ -50,7 +50,7 @@ def check_pipelines(
     offline: Annotated[bool, typer.Option("--offline", help="Check only the files; contact no server.")] = False,
 ) -> None:
     """Check specs against the warehouse, the model's signature and Great Expectations, without running anything."""
-    from nightscore.check import check_pipeline
+    from nightscore.check import check_challengers, check_pipeline
     from nightscore.cli.app import services
     from nightscore.settings import pipelines_dir
     from nightscore.specs import SpecError, iter_specs, load_spec, shared_tables
@@ -61,15 +61,19 @@ def check_pipelines(
     items = [load_spec(name, folder)] if name else every
     broken = 0
     for item in items:
+        warnings: list[str] = []
         if isinstance(item, SpecError):
             faults, label = [str(item)], item.pipeline
         else:
             faults, label = ([] if offline else check_pipeline(item, services())), item.name
+            warnings = [] if offline else check_challengers(item, services())
             faults.extend([shared[label]] if label in shared else [])
         broken += bool(faults)
         out.print(f"[red]✗[/] {label}" if faults else f"[green]✓[/] {label}")
         for fault in faults:
             err.print(fault, markup=False, soft_wrap=True)
+        for warning in warnings:
+            err.print(warning, style="yellow", markup=False, soft_wrap=True)
     if not items:
         err.print(f"There are no pipelines in {folder}.")
     raise typer.Exit(2 if broken or not items else 0)

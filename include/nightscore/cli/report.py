@@ -22,6 +22,7 @@ def print_run(console: Console, summary: Json) -> None:
         "partition": summary["partition"],
         "model": f"{summary['model_version']} ({summary['requested_model']})",
         "rows": _rows(summary),
+        "challengers": _challengers(summary),
         "table": summary["table"],
         "time": f"{summary['seconds']:.1f} s: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()),
         "records": summary["records"],
@@ -32,12 +33,22 @@ def print_run(console: Console, summary: Json) -> None:
     made = table(f"{summary['pipeline']} {summary['partition']}: {summary['status']}", "", "")
     made.show_header = False
     for name, value in lines.items():
-        made.add_row(name, str(value))
+        if value:
+            made.add_row(name, str(value))
     console.print(made)
     for line in summary.get("stopped_by") or []:
         console.print(f"refused: {line}", style="red", markup=False)
     for line in summary.get("warnings") or []:
         console.print(f"warning: {line}", style="yellow", markup=False)
+    for label, why in (summary.get("challengers_left_out") or {}).items():
+        console.print(f"challenger {label} was left out: {why}", style="yellow", markup=False)
+    for item in summary.get("resumed") or []:
+        found = ", ".join(item["stages"]) or "nothing"
+        console.print(
+            f"taken up at {item['at'][:19].replace('T', ' ')} by {item['by']}: {found} and {item['shards']} shard(s) "
+            "were done",
+            markup=False,
+        )
     print_figures(console, summary.get("task"), summary.get("figures"))
 
 
@@ -72,6 +83,10 @@ def print_figures(console: Console, task: str | None, figures: dict[str, Any] | 
 
 def _bar(count: int, most: int) -> str:
     return "█" * max(1 if count else 0, round(WIDTH * count / max(most, 1)))
+
+
+def _challengers(summary: Json) -> str:
+    return ", ".join(f"{label} {rows:,} rows" for label, rows in (summary.get("challengers") or {}).items())
 
 
 def _rows(summary: Json) -> str:

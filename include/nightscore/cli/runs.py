@@ -71,7 +71,7 @@ def show_run(
     from nightscore.records import RunRecords
 
     bucket = services().bucket
-    pipeline, run_id = _find(bucket, run)
+    pipeline, run_id = find_run(bucket, run)
     records = RunRecords(bucket, pipeline, run_id)
     names = ("plan", "freeze", "feature_gate", "prediction_gate", "publish", "run")
     found = {name: records.read(name) for name in names}
@@ -92,7 +92,13 @@ def show_run(
             out.print(made)
 
 
-def _find(bucket: Bucket, text: str) -> tuple[str, str]:
+def find_run(bucket: Bucket, text: str) -> tuple[str, str]:
+    """Return pipeline and id of the run whose id begins with a text.
+
+    Raises:
+        RunAmbiguousError: there are several.
+        ConfigurationError: there is none; names the near miss.
+    """
     from nightscore.records import ROOT, run_ids
 
     every = [(name, run_id) for name in bucket.iter_folders(ROOT) for run_id in run_ids(bucket, name)]

@@ -132,7 +132,7 @@ def _training_nights(warehouse: Warehouse) -> list[dt.date]:
 def _fit(alias: str, rows: "pa.Table") -> _Fitted:
     """Fit one model on three accounts in four, and measure it on the others."""
     from sklearn.metrics import brier_score_loss, roc_auc_score
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     frame = rows.to_pandas()
     # Nights of one account resemble each other: an account is wholly on one side, or the measure would flatter.

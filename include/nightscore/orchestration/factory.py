@@ -162,6 +162,11 @@ def make_dag(spec: Spec) -> DAG:
         published = task(task_id="publish", outlets=[predictions_asset(spec)])(tasks.publish)(spec.name, run)
         recorded = task(task_id="record", trigger_rule=TriggerRule.ALL_DONE)(tasks.record)(spec.name)
         frozen >> checked >> scored >> proven >> published >> recorded
+        if spec.model.challengers:
+            # A publication that was skipped is a dry run, and challengers then have their say in its record.
+            rule = TriggerRule.NONE_FAILED
+            shadowed = task(task_id="shadow", trigger_rule=rule)(tasks.shadow)(spec.name, run)
+            published >> shadowed >> recorded
     return dag
 
 

@@ -140,6 +140,15 @@ def publish(
         event.add_partitions(context.plan.partition.isoformat())
 
 
+def shadow(pipeline: str, run: str, dag_run: Any = None) -> None:
+    """Run the stage of the same name."""
+    from nightscore.pipeline import run_stage
+    from nightscore.shadow import shadow as stage
+
+    with _held(pipeline, run, dag_run) as context:
+        run_stage(context, stage)
+
+
 def record(pipeline: str, ti: Any = None, dag_run: Any = None) -> None:
     """Sum the run up; fail when nothing was published, so that the DAG run's state says so.
 

@@ -1,11 +1,11 @@
 """A model that was verified, audited and constructed: what scoring is given."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nightscore.registry.manifest import Manifest
-from nightscore.registry.signature import decode
+from nightscore.registry.signature import Shape, decode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded version."""
+    """A loaded version; `shape` is what its estimator is given: a DataFrame or a float64 matrix."""
 
     manifest: Manifest
     digest: str
     estimator: Any
+    shape: Shape
 
     @property
     def label(self) -> str:
@@ -35,14 +36,25 @@ class Model:
         """A classifier's labels in the order of its probabilities."""
         return self.manifest.classes
 
-    def predict(self, batch: "pa.RecordBatch | pa.Table") -> "np.ndarray[Any, np.dtype[np.float64]]":
+    @property
+    def form(self) -> Hashable:
+        """What `decode` makes of a batch: models of one form can share it."""
+        inputs = tuple((item.name, item.type) for item in self.manifest.inputs)
+        return self.shape, inputs, self.manifest.missing_text
+
+    def decode(self, batch: "pa.RecordBatch | pa.Table") -> Any:
+        """Return a batch as the estimator takes it: a DataFrame, or a read-only float64 matrix (rows, inputs)."""
+        return decode(batch, self.manifest.inputs, shape=self.shape, missing_text=self.manifest.missing_text)
+
+    def predict_decoded(self, features: Any) -> "np.ndarray[Any, np.dtype[np.float64]]":
         """Return float64 predictions: probabilities, shape (rows, classes), or a regressor's values, shape (rows,)."""
         import numpy as np
 
-        features = decode(
-            batch, self.manifest.inputs, named=self.manifest.named_inputs, missing_text=self.manifest.missing_text
-        )
         if self.manifest.task == "regression":
             values = np.asarray(self.estimator.predict(features), dtype=np.float64)
-            return values.reshape(batch.num_rows)
+            return values.reshape(len(features))
         return np.asarray(self.estimator.predict_proba(features), dtype=np.float64)
+
+    def predict(self, batch: "pa.RecordBatch | pa.Table") -> "np.ndarray[Any, np.dtype[np.float64]]":
+        """Return what `predict_decoded` returns of the decoded batch."""
+        return self.predict_decoded(self.decode(batch))

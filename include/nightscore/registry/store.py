@@ -208,7 +208,9 @@ class Registry:
         if digest(stored.data) != wanted:
             raise DigestError(self.bucket.uri(path), wanted, digest(stored.data))
         sklearn_skops.audit(version.label, sklearn_skops.describe(version.label, stored.data))
-        return Model(manifest, version.digest, sklearn_skops.construct(version.label, stored.data))
+        estimator = sklearn_skops.construct(version.label, stored.data)
+        shape = sklearn_skops.prepare(estimator, manifest.inputs, named=manifest.named_inputs)
+        return Model(manifest, version.digest, estimator, shape)
 
     def load_manifest(self, name: str, version: int, wanted_digest: str) -> Version:
         """Return the version that a plan pinned, without constructing the model.
@@ -273,7 +275,7 @@ def _probe(what: str, draft: Manifest, estimator: Any, rows: "pa.Table") -> tupl
     import numpy as np
     import pyarrow as pa
 
-    model = Model(draft, "", estimator)
+    model = Model(draft, "", estimator, sklearn_skops.prepare(estimator, draft.inputs, named=draft.named_inputs))
     try:
         predictions = model.predict(rows)
     except Exception as error:

@@ -1,6 +1,6 @@
 """The pure core: rows and a model in, predictions out. No clock, no warehouse, no state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nightscore.errors import GateRefusedError
@@ -23,7 +23,14 @@ class Predictor(Protocol):
     def classes(self) -> Sequence[str]:
         """A classifier's labels in the order of its probabilities."""
 
-    def predict(self, batch: "pa.RecordBatch | pa.Table") -> "np.ndarray[Any, np.dtype[np.float64]]":
+    @property
+    def form(self) -> Hashable:
+        """What `decode` makes of a batch: models of one form can share it."""
+
+    def decode(self, batch: "pa.RecordBatch | pa.Table") -> Any:
+        """Return a batch as the model takes it."""
+
+    def predict_decoded(self, features: Any) -> "np.ndarray[Any, np.dtype[np.float64]]":
         """Return float64 predictions: probabilities, shape (rows, classes), or values, shape (rows,)."""
 
 
@@ -35,6 +42,8 @@ class NonFiniteError(GateRefusedError):
             f"The model predicted NaN or infinity for {count:,} of {rows:,} rows of a batch. Nothing was published. "
             "Look for NULL or extreme values among its inputs, and reject such rows with a rule."
         )
+        self.count = count
+        self.rows = rows
 
 
 def score(batch: "pa.RecordBatch | pa.Table", model: Predictor) -> "pa.Table":
@@ -46,10 +55,22 @@ def score(batch: "pa.RecordBatch | pa.Table", model: Predictor) -> "pa.Table":
     Raises:
         NonFiniteError: a prediction is NaN or infinite.
     """
+    return tabulate(model.predict_decoded(model.decode(batch)), model)
+
+
+def tabulate(values: "np.ndarray[Any, np.dtype[np.float64]]", model: Predictor) -> "pa.Table":
+    """Return a model's predictions as the table that `score` returns.
+
+    Args:
+        values: float64, shape (rows, classes) of a classifier, (rows,) of a regressor.
+        model: the model that predicted them.
+
+    Raises:
+        NonFiniteError: one is NaN or infinite.
+    """
     import numpy as np
     import pyarrow as pa
 
-    values = model.predict(batch)
     finite = np.isfinite(values)
     if not finite.all():
         bad = ~(finite if finite.ndim == 1 else finite.all(axis=1))
@@ -71,7 +92,8 @@ def score(batch: "pa.RecordBatch | pa.Table", model: Predictor) -> "pa.Table":
 def summarise(predictions: "pa.Table", task: str, threshold: float | None = None) -> dict[str, Any]:
     """Return figures of a batch of predictions that add up over batches.
 
-    Binary: `rows`, `sum`, `min`, `max`, `histogram` (20 equal bins of 0..1) and `flagged` (score ≥ threshold).
+    Binary: `rows`, `sum`, `min`, `max`, `histogram` (20 equal bins of 0..1, a score's bin is floor(20 * score), and 1
+    is in the last) and `flagged` (score ≥ threshold).
     Regression: `rows`, `sum`, `min`, `max`. Multiclass: `rows`, `labels` (label → count).
     """
     import numpy as np
@@ -86,10 +108,21 @@ def summarise(predictions: "pa.Table", task: str, threshold: float | None = None
     if rows:
         figures |= {"sum": float(values.sum()), "min": float(values.min()), "max": float(values.max())}
     if task == "binary":
-        figures["histogram"] = np.histogram(values, bins=HISTOGRAM_BINS, range=(0.0, 1.0))[0].tolist()
+        is_share = not rows or (figures["min"] >= 0 and figures["max"] <= 1)
+        figures["histogram"] = _histogram(values if is_share else values[(values >= 0) & (values <= 1)])
         if threshold is not None:
-            figures["flagged"] = int((values >= threshold).sum())
+            figures["flagged"] = int(np.count_nonzero(values >= threshold))
     return figures
+
+
+def _histogram(scores: Any) -> list[int]:
+    """Return how many scores within 0..1 are in each bin; `np.histogram` takes four times as long."""
+    import numpy as np
+
+    counts = np.bincount((scores * HISTOGRAM_BINS).astype(np.intp), minlength=HISTOGRAM_BINS + 1)
+    counts[HISTOGRAM_BINS - 1] += counts[HISTOGRAM_BINS]
+    found: list[int] = counts[:HISTOGRAM_BINS].tolist()
+    return found
 
 
 def combine(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

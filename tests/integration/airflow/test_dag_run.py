@@ -11,7 +11,9 @@ import yaml
 from sklearn.linear_model import LogisticRegression
 
 from nightscore.clients import build_storage
-from nightscore.orchestration.factory import iter_dags
+from nightscore.lease import Holder, acquire
+from nightscore.orchestration.factory import iter_dags, make_rollback_dag
+from nightscore.publications import read_publications
 from nightscore.records import RunRecords, run_ids
 
 DAY = "2026-11-19"
@@ -137,6 +139,34 @@ def test_a_broken_spec_fails_its_own_dag_only(cards, run_dag):
     assert run.state == "failed"
     run, _ = run_dag(dags[f"score_{cards.name}"], partition_key=DAY)
     assert run.state == "success"
+
+
+def test_a_rollback_through_airflow(cards, run_dag):
+    """The form of the DAG `roll_back`; whoever reads the predictions hears of it."""
+    for _ in range(2):
+        run, _ = run_dag(dag_of(cards), partition_key=DAY)
+        assert run.state == "success"
+    live = [item["run_id"] for item in read_publications(cards.services.bucket, cards.name, dt.date(2026, 11, 19))]
+    conf = {"pipeline": cards.name, "partition": DAY, "reason": "the wrong night"}
+    run, states = run_dag(make_rollback_dag(), conf)
+    assert (run.state, states) == ("success", {("roll_back", -1): "success"})
+    last = read_publications(cards.services.bucket, cards.name, dt.date(2026, 11, 19))[-1]
+    assert (last["kind"], last["run_id"], last["reason"]) == ("rollback", live[0], "the wrong night")
+    assert set(cards.published()["run_id"].to_pylist()) == {live[0]}
+    [event] = events_of(run)
+    assert event.asset.name == f"{cards.name}.predictions"
+    assert (event.extra["run_id"], event.extra["partition"]) == (live[0], DAY)
+
+
+def test_an_airflow_run_holds_the_lease_until_it_is_recorded(cards, run_dag):
+    span = dt.timedelta(minutes=1)
+    other = acquire(cards.services.bucket, cards.name, dt.date(2026, 11, 19), Holder("other", "the other run"), span)
+    run, states = run_dag(dag_of(cards), partition_key=DAY)
+    assert (run.state, states["plan", -1]) == ("failed", "failed")
+    other.release()
+    run, _ = run_dag(dag_of(cards), partition_key=DAY)
+    assert run.state == "success"
+    acquire(cards.services.bucket, cards.name, dt.date(2026, 11, 19), Holder("next", "the next run"), span).require()
 
 
 def storage_client(services):

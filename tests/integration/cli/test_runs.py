@@ -165,6 +165,14 @@ def test_check_is_silent_about_a_sound_pipeline(cards, nightscore):
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, f"✓ {cards.name}", "")
 
 
+def test_check_warns_of_a_challenger_and_lets_the_pipeline_pass(cards, nightscore):
+    cards.add_pipeline(cards.spec_text(model={"name": cards.name, "challengers": ["challengr"]}))
+    done = nightscore("pipelines", "check")
+    assert (done.returncode, done.stdout.strip()) == (0, f"✓ {cards.name}")
+    assert f"model.challengers: {cards.name}@challengr would be left out. The model {cards.name} has no" in done.stderr
+    assert nightscore("pipelines", "check", "--offline").stderr == ""
+
+
 def test_check_compares_an_existing_predictions_table(cards, nightscore):
     cards.write("predictions", pa.table({"id": [1], "score": ["high"]}), partition=None)
     done = nightscore("pipelines", "check")

@@ -190,7 +190,7 @@ class Quoting(LinearRegression):
     """Fails as scikit-learn does: by quoting the value it cannot take."""
 
     def predict(self, features):
-        raise ValueError(f"could not convert string to float: 'Jane Doe', row 4711 holds {features.x.iloc[0]}")
+        raise ValueError(f"could not convert string to float: 'Jane Doe', row 4711 holds {features[0, 0]}")
 
 
 def test_a_models_own_error_quotes_no_value(bench, monkeypatch):

@@ -54,7 +54,7 @@ DECODED: list[tuple[list[Any], pa.DataType, str, list[Any], str]] = [
 @pytest.mark.parametrize(("values", "arrow", "kind", "seen", "dtype"), DECODED)
 def test_decode(values: list[Any], arrow: pa.DataType, kind: str, seen: list[Any], dtype: str) -> None:
     batch = pa.record_batch({"x": pa.array(values, arrow)})
-    frame = decode(batch, [one(kind)], named=True)
+    frame = decode(batch, [one(kind)], shape="frame")
     assert str(frame["x"].dtype) == dtype
     pd.testing.assert_series_equal(frame["x"], pd.Series(seen, dtype=dtype, name="x"))
 
@@ -76,20 +76,20 @@ def test_every_type_of_the_warehouse_is_decoded_as_pandas_reads_it_from_parquet(
     )
     parquet.write_table(table, tmp_path / "x.parquet")
     inputs = [one(input_type(field.name, field.type), field.name) for field in table.schema]
-    pd.testing.assert_frame_equal(decode(table, inputs, named=True), pd.read_parquet(tmp_path / "x.parquet"))
+    pd.testing.assert_frame_equal(decode(table, inputs, shape="frame"), pd.read_parquet(tmp_path / "x.parquet"))
 
 
 @pytest.mark.parametrize("make", [pa.record_batch, pa.table], ids=["batch", "table"])
 def test_columns_come_in_the_estimators_order_and_case(make: Any) -> None:
     batch = make({"B": pa.array([2.0]), "other": pa.array(["x"]), "a": pa.array([1])})
-    frame = decode(batch, [one("int64", "A"), one("double", "b")], named=True)
+    frame = decode(batch, [one("int64", "A"), one("double", "b")], shape="frame")
     assert list(frame.columns) == ["A", "b"]
     assert frame.to_dict("list") == {"A": [1], "b": [2.0]}
 
 
 def test_without_names_an_estimator_sees_a_matrix() -> None:
     batch = pa.record_batch({"b": pa.array([3, None]), "a": pa.array([1, 2]), "c": pa.array([True, False])})
-    matrix = decode(batch, [one("int64", "a"), one("int64", "b"), one("bool", "c")], named=False)
+    matrix = decode(batch, [one("int64", "a"), one("int64", "b"), one("bool", "c")], shape="matrix")
     assert isinstance(matrix, np.ndarray)
     assert (matrix.dtype, matrix.shape) == (np.dtype("float64"), (2, 3))
     np.testing.assert_array_equal(matrix, [[1, 3, 1], [2, np.nan, 0]])
@@ -97,7 +97,7 @@ def test_without_names_an_estimator_sees_a_matrix() -> None:
 
 def test_a_double_with_many_batches_is_one_column() -> None:
     table = pa.table({"x": pa.chunked_array([[1.0], [2.0], []], pa.float64())})
-    assert decode(table, [one("double")], named=True)["x"].tolist() == [1.0, 2.0]
+    assert decode(table, [one("double")], shape="frame")["x"].tolist() == [1.0, 2.0]
 
 
 MISSING: list[tuple[list[Any], pa.DataType, str, list[Any]]] = [
@@ -112,8 +112,8 @@ def test_missing_text_is_what_the_estimator_has_learnt(
     values: list[Any], arrow: pa.DataType, kind: str, seen: list[Any]
 ) -> None:
     batch = pa.record_batch({"x": pa.array(values, arrow)})
-    as_nan = decode(batch, [one(kind)], named=True)["x"]
-    as_none = decode(batch, [one(kind)], named=True, missing_text="none")["x"]
+    as_nan = decode(batch, [one(kind)], shape="frame")["x"]
+    as_none = decode(batch, [one(kind)], shape="frame", missing_text="none")["x"]
     assert [item is None for item in as_none] == [item is None for item in values]
     assert not any(item is None for item in as_nan)
     assert ["nan" if pd.isna(item) else item for item in as_nan] == ["nan" if pd.isna(item) else item for item in seen]

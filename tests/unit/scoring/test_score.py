@@ -24,8 +24,13 @@ class Given:
     values: np.ndarray[Any, np.dtype[np.float64]]
     classes: Sequence[str] = ()
 
-    def predict(self, batch: pa.RecordBatch | pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
-        assert batch.num_rows == len(self.values)
+    form = "as it is"
+
+    def decode(self, batch: pa.RecordBatch | pa.Table) -> int:
+        return batch.num_rows
+
+    def predict_decoded(self, features: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+        assert features == len(self.values)
         return self.values
 
 

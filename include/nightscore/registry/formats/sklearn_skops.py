@@ -6,12 +6,13 @@ importing any. What may be created is decided here, by a list in our code; nothi
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from nightscore.errors import ConfigurationError, listed, shorten
-from nightscore.registry.manifest import MissingText, Task
+from nightscore.registry.manifest import Input, MissingText, Task
+from nightscore.registry.signature import NUMBERS, Shape
 
 FORMAT = "sklearn-skops"
 FILE = "model.skops"
@@ -45,6 +46,24 @@ ALLOWED_TYPES = (
     "sklearn.utils._metadata_requests.MetadataRequest",
     "sklearn.utils._metadata_requests.MethodMetadataRequest",
     "sklearn.utils.validation.check_array",
+)
+
+# Modules whose estimators treat every row by itself, without a matrix product.
+_ROW_BY_ROW = (
+    "sklearn._loss.",
+    "sklearn.calibration",
+    "sklearn.compose.",
+    "sklearn.ensemble._forest",
+    "sklearn.ensemble._gb",
+    "sklearn.ensemble._hist_gradient_boosting.",
+    "sklearn.impute._base",
+    "sklearn.isotonic",
+    "sklearn.pipeline",
+    "sklearn.preprocessing._data",
+    "sklearn.preprocessing._encoders",
+    "sklearn.preprocessing._label",
+    "sklearn.tree.",
+    "sklearn.utils.",
 )
 
 _PICKLES = (b"\x80", b"(", b"c", b"]", b"}")  # how protocols 2+, 1 and 0 begin
@@ -118,7 +137,69 @@ def missing_text(estimator: Any) -> MissingText:
 
     Encoders keep the categories they have seen, and imputers what they replace; both tell None from NaN.
     """
-    from sklearn.base import BaseEstimator
+    for part in _parts(estimator):
+        if getattr(part, "missing_values", 0) is None:
+            return "none"
+        if any(label is None for labels in getattr(part, "categories_", ()) for label in labels):
+            return "none"
+    return "nan"
+
+
+def prepare(estimator: Any, inputs: Sequence[Input], *, named: bool) -> Shape:
+    """Make an estimator of our own ready to score, which changes it, and return what it is given.
+
+    Whatever it consists of works in one thread, because the scoring engine has one for every processor. Where nothing
+    in it can tell a matrix from a DataFrame, it is given a matrix, and forgets its column names: the signature has
+    checked them already, and scikit-learn would warn of their absence at every call.
+
+    Args:
+        estimator: as `construct` returned it.
+        inputs: the signature.
+        named: whether it was fitted with column names.
+    """
+    parts = list(_parts(estimator))
+    for part in parts:
+        if "n_jobs" in vars(part):
+            part.n_jobs = 1
+    if not named:
+        return "matrix"
+    kinds = {item.type for item in inputs}
+    # Without a double among them, scikit-learn would have computed with integers or single precision.
+    if not kinds <= NUMBERS or "double" not in kinds or any(_looks_at_columns(part) for part in parts):
+        return "frame"
+    for part in parts:
+        vars(part).pop("feature_names_in_", None)
+    return "matrix"
+
+
+def is_reproducible(estimator: Any) -> bool:
+    """Return whether an estimator predicts the same bits for a row wherever and beside whichever rows it is computed.
+
+    Trees compare and look up, and what may surround them here treats every value by itself. Everything that multiplies
+    matrices sums in an order that depends on the processor and the number of rows.
+    """
+    return all(type(part).__module__.startswith(_ROW_BY_ROW) for part in _parts(estimator))
+
+
+def _looks_at_columns(part: Any) -> bool:
+    """Return whether this part of an estimator may go by the names or the types of columns."""
+    from sklearn.compose import ColumnTransformer, make_column_selector
+    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, TargetEncoder
+
+    by_column = (
+        ColumnTransformer,
+        FunctionTransformer,  # calls any function of NumPy's, SciPy's or scikit-learn's
+        OneHotEncoder,
+        OrdinalEncoder,
+        TargetEncoder,
+        make_column_selector,
+    )
+    return isinstance(part, by_column) or "_sklearn_output_config" in vars(part)
+
+
+def _parts(estimator: Any) -> Iterator[Any]:
+    """Yield scikit-learn's objects that an estimator consists of, and the estimator itself."""
+    import numpy as np
 
     waiting, seen = [estimator], set()
     while waiting:
@@ -130,13 +211,11 @@ def missing_text(estimator: Any) -> MissingText:
             waiting.extend(found)
         elif isinstance(found, dict):
             waiting.extend(found.values())
-        elif isinstance(found, BaseEstimator):
-            if getattr(found, "missing_values", 0) is None:
-                return "none"
-            if any(label is None for labels in getattr(found, "categories_", ()) for label in labels):
-                return "none"
+        elif isinstance(found, np.ndarray):
+            waiting.extend(found.flat if found.dtype == object else ())
+        elif type(found).__module__.startswith("sklearn.") and hasattr(found, "__dict__"):
+            yield found
             waiting.extend(vars(found).values())
-    return "nan"
 
 
 def libraries() -> dict[str, str]:
