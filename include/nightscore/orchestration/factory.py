@@ -234,6 +234,9 @@ def _documentation(spec: Spec) -> str:
         "seen and how many rows. Retrying gives the same answer; mend the data or the spec and start a new run.\n\n"
         "**Anything else is red:** a server failed or the spec is wrong; the log says which. Clear the task, or "
         "trigger the partition again: what was done is not done twice. From a terminal: "
-        f"`nightscore run {spec.name} --partition DATE`."
+        f"`nightscore run {spec.name} --partition DATE`.\n\n"
+        "**Another run works on the partition:** the message names it. Let it end, or trigger with *Take over*.\n\n"
+        "**What was published is wrong:** publish the earlier predictions again, by the DAG `roll_back` or by "
+        f"`nightscore rollback {spec.name} --partition DATE --reason WHY`."
     )
     return f"{spec.description}\n\n| | |\n|---|---|\n{table}\n\n### When a night fails\n\n{triage}"
