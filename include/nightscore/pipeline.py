@@ -11,13 +11,13 @@ from collections.abc import Callable
 from nightscore.gates.feature_gate import feature_gate
 from nightscore.gates.gate import GateStoppedError
 from nightscore.gates.prediction_gate import prediction_gate
-from nightscore.lease import Holder, Lease, acquire, this_process
+from nightscore.lease import Holder, Lease
 from nightscore.ledger import record
 from nightscore.objects import Json
 from nightscore.plan import Plan, plan
 from nightscore.predictions import publish
 from nightscore.progress import LoggedProgress, Progress
-from nightscore.run import Run, Services
+from nightscore.run import Run, Services, take_lease
 from nightscore.scoring.shard import score_shard
 from nightscore.shadow import shadow
 from nightscore.snapshot import freeze
@@ -111,16 +111,7 @@ def start(
     """
     progress = progress or LoggedProgress()
     progress.stage_began("plan")
-    lease = acquire(
-        services.bucket,
-        spec.name,
-        partition,
-        holder or this_process(),
-        dt.timedelta(seconds=services.warehouse.config.lease_seconds),
-        wait=wait,
-        take_over=take_over,
-        tell=progress.note,
-    )
+    lease = take_lease(services, spec.name, partition, progress, holder=holder, wait=wait, take_over=take_over)
     try:
         with lease.renewed():
             decided, resumed = plan(

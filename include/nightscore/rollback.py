@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from nightscore.contents import read_contents
 from nightscore.errors import ConfigurationError, listed, near_miss
 from nightscore.gates.gate import GateStoppedError
-from nightscore.lease import Holder, Lease, acquire, this_process
+from nightscore.lease import Holder, Lease
 from nightscore.ledger import record_publications
 from nightscore.objects import Json
 from nightscore.predictions import columns_of, ensure_table, republish, stage
 from nightscore.progress import LoggedProgress, Progress
 from nightscore.publications import read_publications
-from nightscore.run import Run, Services, open_run, utc_now
+from nightscore.run import Run, Services, open_run, take_lease, utc_now
 from nightscore.scoring.checksum import Checksum
 
 
@@ -51,16 +51,7 @@ def roll_back(
         GateStoppedError: the published rows were not the staged ones; the partition was put back.
     """
     progress = progress or LoggedProgress()
-    lease = acquire(
-        services.bucket,
-        pipeline,
-        partition,
-        holder or this_process(),
-        dt.timedelta(seconds=services.warehouse.config.lease_seconds),
-        wait=wait,
-        take_over=take_over,
-        tell=progress.note,
-    )
+    lease = take_lease(services, pipeline, partition, progress, holder=holder, wait=wait, take_over=take_over)
     try:
         with lease.renewed():
             run = _target(services, pipeline, partition, to, progress, lease)

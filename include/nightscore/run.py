@@ -4,7 +4,7 @@ import datetime as dt
 from dataclasses import dataclass, field
 
 from nightscore.errors import ConfigurationError, near_miss
-from nightscore.lease import Lease
+from nightscore.lease import Holder, Lease, acquire, this_process
 from nightscore.objects import Bucket
 from nightscore.plan import Plan, read_plan
 from nightscore.progress import LoggedProgress, Progress
@@ -102,6 +102,28 @@ def build_services(config: Settings) -> Services:
     bucket = Bucket(build_storage(config), config.bucket)
     reader = functools.cache(lambda: build_bigquery_storage(config))
     return Services(Warehouse(config, build_bigquery(config), reader), bucket, Registry(bucket))
+
+
+def take_lease(
+    services: Services,
+    pipeline: str,
+    partition: dt.date,
+    progress: Progress,
+    *,
+    holder: Holder | None = None,
+    wait: float = 0.0,
+    take_over: bool = False,
+) -> Lease:
+    """Take the lease of a partition for `holder`, by default this process; see `nightscore.lease.acquire`.
+
+    Raises:
+        LeaseHeldError: another run works on the partition.
+    """
+    span = dt.timedelta(seconds=services.warehouse.config.lease_seconds)
+    owner = holder or this_process()
+    return acquire(
+        services.bucket, pipeline, partition, owner, span, wait=wait, take_over=take_over, tell=progress.note
+    )
 
 
 def open_run(

@@ -221,15 +221,14 @@ def scoring_date(key: str | None, given: str | None, dag_id: str, run_id: str) -
 @contextmanager
 def _held(pipeline: str, run_id: str, dag_run: Any) -> "Iterator[Run]":
     """Yield a run under the lease of its Airflow run, which is renewed meanwhile and left for the next task."""
-    from nightscore.lease import HANDOVER, acquire
-    from nightscore.run import build_services, open_run
+    from nightscore.lease import HANDOVER
+    from nightscore.progress import LoggedProgress
+    from nightscore.run import build_services, open_run, take_lease
     from nightscore.settings import settings
 
-    config = settings()
-    services = build_services(config)
-    opened = open_run(services, pipeline, run_id)
-    span = dt.timedelta(seconds=config.lease_seconds)
-    lease = acquire(services.bucket, pipeline, opened.plan.partition, _holder(dag_run), span)
+    services = build_services(settings())
+    partition = open_run(services, pipeline, run_id).plan.partition
+    lease = take_lease(services, pipeline, partition, LoggedProgress(), holder=_holder(dag_run))
     with lease.renewed():
         yield open_run(services, pipeline, run_id, lease=lease)
     lease.renew(HANDOVER)

@@ -114,9 +114,10 @@ def test_runs_are_listed_with_the_live_one_and_shown_with_their_checks(cards, ni
     assert [receipt["rows"] for receipt in records["shards"]] == [receipt["rows"] for receipt in records["shards"]]
     assert sum(receipt["rows"] for receipt in records["shards"]) == 400
 
-    missing = nightscore("runs", "show", "2026-11-19-00000000")
+    wrong = second[:-1] + ("0" if second[-1] != "0" else "1")
+    missing = nightscore("runs", "show", wrong)
     assert missing.returncode == 2
-    assert "There is no run '2026-11-19-00000000'. Did you mean" in missing.stderr
+    assert f"There is no run {wrong!r}. Did you mean `{second}`" in missing.stderr
 
 
 def test_pipelines_are_listed_broken_ones_too(cards, nightscore):

@@ -180,7 +180,7 @@ def test_a_challenger_that_fails_is_reported_and_the_others_go_in(cards):
     assert list(record["left_out"]) == [bad.label]
     start, why = record["left_out"][bad.label].split(": ", 1)
     assert start == "It failed in 2 of 2 shards, first in shard 0"
-    assert f"{bad.label} failed with ValueError" in why
+    assert why.startswith("It raised ValueError: ")
     assert versions(cards) == {good.label: ROWS}
     assert run.records.read("publish")["rows"] == cards.published().num_rows == ROWS
     assert run.records.read("run")["status"] == "published"
