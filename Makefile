@@ -23,6 +23,14 @@ demo: setup  ## Score last night's card portfolio on local servers through Airfl
 test: setup  ## Run all tests (ARGS="-k gates" for some)
 	@$(BIN)/pytest $(ARGS)
 
+.PHONY: thorough
+thorough: setup  ## Run all tests, and the further cases that `make test` leaves out
+	@$(BIN)/pytest -m "thorough or not thorough" $(ARGS)
+
+.PHONY: torture
+torture: setup  ## Kill runs by SIGKILL, many times over, and see that the next one completes them (N=300)
+	@KILLS=$(or $(N),300) $(BIN)/pytest -n 0 -s -q -p no:warnings tests/integration/crashes/test_kills.py
+
 .PHONY: lint
 lint: setup  ## Check style, types and import contracts
 	$(BIN)/ruff check .

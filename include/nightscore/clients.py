@@ -8,6 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from nightscore.settings import Settings, settings
 
+SILENCE = 300.0  # seconds without a byte after which BigQuery is asked again; it answers within ten, working or not
+
+# A connection that died without a word is noticed within a minute, and not by TCP after a quarter of an hour.
+# The third option is what gRPC goes by today; without it, it waits a minute whatever the second one says.
+KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
+)
+
 if TYPE_CHECKING:
     from google.cloud import bigquery
     from google.cloud.bigquery_storage_v1 import BigQueryReadClient
@@ -18,23 +28,27 @@ def build_bigquery(config: Settings) -> "bigquery.Client":
     """Return a BigQuery client for the settings' project and location."""
     from google.cloud import bigquery
 
-    return bigquery.Client(project=config.project, location=config.location, **_connection(config.bigquery_host))
+    client = bigquery.Client(project=config.project, location=config.location, **_connection(config.bigquery_host))
+    _limit_silence(client)
+    return client
 
 
 def build_bigquery_storage(config: Settings) -> "BigQueryReadClient":
     """Return a Storage Read API client (gRPC)."""
+    import grpc
     from google.cloud.bigquery_storage_v1 import BigQueryReadClient
+    from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
 
     if config.bigquery_storage_host is None:
-        return BigQueryReadClient()
-    import grpc
-    from google.cloud.bigquery_storage_v1.services.big_query_read.transports import (
-        BigQueryReadGrpcTransport,
-    )
 
+        def channel(host: str, *, options: Any = (), **kwargs: Any) -> "grpc.Channel":
+            return BigQueryReadGrpcTransport.create_channel(host, options=[*options, *KEEPALIVE], **kwargs)
+
+        return BigQueryReadClient(transport=functools.partial(BigQueryReadGrpcTransport, channel=channel))
     # The client honours no variable, and api_endpoint keeps TLS: only a channel of our own reaches a local server.
-    channel = grpc.insecure_channel(config.bigquery_storage_host, options=[("grpc.max_receive_message_length", -1)])
-    return BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
+    options = [("grpc.max_receive_message_length", -1), *KEEPALIVE]
+    local = grpc.insecure_channel(config.bigquery_storage_host, options=options)
+    return BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=local))
 
 
 def build_storage(config: Settings) -> "StorageClient":
@@ -51,6 +65,20 @@ def _connection(host: str | None) -> dict[str, Any]:
     from google.auth.credentials import AnonymousCredentials
 
     return {"credentials": AnonymousCredentials(), "client_options": ClientOptions(api_endpoint=host)}
+
+
+def _limit_silence(client: "bigquery.Client") -> None:
+    """Give up on a request that is never answered: the BigQuery client sets no timeout, and would wait for ever."""
+    from requests.adapters import HTTPAdapter
+
+    class Bounded(HTTPAdapter):
+        def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+            if kwargs.get("timeout") is None:
+                kwargs["timeout"] = SILENCE
+            return super().send(request, *args, **kwargs)
+
+    for scheme in ("https://", "http://"):
+        client._http.mount(scheme, Bounded())  # noqa: SLF001 - the client has no other way to its session
 
 
 @functools.cache

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from nightscore.errors import TransientError
 from nightscore.objects import Bucket, Json, to_json
@@ -90,9 +91,13 @@ def this_process() -> Holder:
 
 @dataclass(frozen=True)
 class State:
-    """What the lease's object holds; `since` and `expires_at` are UTC."""
+    """What the lease's object holds; `since` and `expires_at` are UTC.
+
+    `term` is the token with which the holder took the lease over, and stays what it is until another one does.
+    """
 
     token: int
+    term: int
     holder: Holder | None
     since: dt.datetime
     expires_at: dt.datetime
@@ -109,6 +114,7 @@ class State:
         holder = content["holder"]
         return cls(
             token=int(content["token"]),
+            term=int(content["term"]),
             holder=None if holder is None else Holder(**holder),
             since=dt.datetime.fromisoformat(content["since"]),
             expires_at=dt.datetime.fromisoformat(content["expires_at"]),
@@ -120,6 +126,7 @@ class State:
         holder = self.holder and {key: value for key, value in vars(self.holder).items() if value is not None}
         return {
             "token": self.token,
+            "term": self.term,
             "holder": holder,
             "since": self.since.isoformat(),
             "expires_at": self.expires_at.isoformat(),
@@ -130,12 +137,13 @@ class Lease:
     """A lease that this process acts under."""
 
     def __init__(
-        self, bucket: Bucket, pipeline: str, partition: dt.date, holder: Holder, span: dt.timedelta, token: int
+        self, bucket: Bucket, pipeline: str, partition: dt.date, holder: Holder, span: dt.timedelta, state: State
     ) -> None:
         self.pipeline = pipeline
         self.partition = partition
         self.holder = holder
-        self.token = token
+        self.token = state.token
+        self.term = state.term
         self._bucket = bucket
         self._span = span
         self._lost: str | None = None
@@ -233,6 +241,7 @@ def acquire(
     *,
     wait: float = 0.0,
     take_over: bool = False,
+    term: int | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Lease:
     """Take the lease of a partition.
@@ -248,23 +257,23 @@ def acquire(
         span: after this time without a renewal the lease expires.
         wait: seconds to wait for it.
         take_over: take it from a holder that seems to be alive.
+        term: take it only if nobody else has had it since the holder began this term.
         tell: is given a sentence when it has to wait.
 
     Raises:
         LeaseHeldError: another run holds it, and still does after `wait` seconds.
+        LeaseLostError: another run has had it since the term began.
     """
     deadline = time.monotonic() + wait
     told = False
     while True:
         state, now = _read(bucket, pipeline, partition), _now()
+        if term is not None and (state is None or state.term != term):
+            raise LeaseLostError(pipeline, partition, state.who if state and state.holder else "another run")
         if state is None or take_over or _is_free(state, holder, now):
-            mine = state if state is not None and state.holder is not None and state.holder.id == holder.id else None
-            token = mine.token if mine else _next_token(state.token if state else 0)
-            wanted = State(token, holder, mine.since if mine else now, now + span, 0)
-            if (mine and _lasts(mine, span)) or _swap(
-                bucket, pipeline, partition, wanted, state.generation if state else 0
-            ):
-                return Lease(bucket, pipeline, partition, holder, span, token)
+            wanted = _taken(state, holder, now, span, term)
+            if wanted is state or _swap(bucket, pipeline, partition, wanted, state.generation if state else 0):
+                return Lease(bucket, pipeline, partition, holder, span, wanted)
             continue
         if time.monotonic() >= deadline:
             raise LeaseHeldError(pipeline, partition, state, now)
@@ -272,6 +281,14 @@ def acquire(
             tell(f"{pipeline}: waiting for {state.who}, which works on {partition}")
             told = True
         time.sleep(min(LOOK_AGAIN, max(0.0, deadline - time.monotonic())))
+
+
+def _taken(state: State | None, holder: Holder, now: dt.datetime, span: dt.timedelta, term: int | None) -> State:
+    """Return a lease's state once `holder` has it; the same state, where it has it for about as long already."""
+    if state is not None and state.holder is not None and state.holder.id == holder.id:
+        return state if _lasts(state, span) else replace(state, expires_at=now + span)
+    token = _next_token(state.token if state else 0)
+    return State(token, term or token, holder, now, now + span, 0)
 
 
 def _lasts(state: State, span: dt.timedelta) -> bool:
@@ -306,13 +323,13 @@ def _now() -> dt.datetime:
 
 
 def _host() -> str:
-    """Return what tells this machine, since its last start, from every other."""
+    """Return what tells this machine, since its last start, and this container's processes from all others."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - not a file of ours
-            boot = file.read().strip()[:8]
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+        processes = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")  # containers may share a host's name
     except OSError:
-        boot = "unknown"
-    return f"{socket.gethostname()}/{boot}"
+        boot, processes = "unknown", str(os.getppid())
+    return f"{socket.gethostname()}/{boot}/{processes}"
 
 
 def _process_start(pid: int) -> int | None:

@@ -110,15 +110,8 @@ class Bucket:
             return False
         return True
 
-    def upload_new(self, name: str, path: str, content_type: str = "application/octet-stream") -> None:
-        """Write an object from a file, under a name that nobody else can have chosen."""
-        with _translated(f"uploading {name}"):
-            self._bucket.blob(name).upload_from_filename(path, content_type=content_type, checksum="crc32c")
-
     @contextmanager
-    def stream_new(
-        self, name: str, *, expires: dt.datetime | None = None, content_type: str = "application/octet-stream"
-    ) -> "Iterator[Upload]":
+    def stream_new(self, name: str, expires: dt.datetime | None = None) -> "Iterator[Upload]":
         """Write an object that must not exist yet from a stream: the block writes to the Upload it is given.
 
         The object appears when the block ends, whole. When the block raises, there is no object.
@@ -126,7 +119,6 @@ class Bucket:
         Args:
             name: the object's name, one that nobody else can have chosen.
             expires: written as the object's custom time, which a lifecycle rule may go by.
-            content_type: the object's type.
 
         Raises:
             ObjectStoreError: the upload failed; the same upload under another name may succeed.
@@ -134,7 +126,7 @@ class Bucket:
         blob = self._bucket.blob(name)
         if expires is not None:
             blob.custom_time = expires
-        upload = Upload(blob, f"uploading {name}", content_type)
+        upload = Upload(blob, f"uploading {name}")
         try:
             yield upload
         except BaseException:
@@ -202,16 +194,14 @@ class Bucket:
 class Upload:
     """A file-like object, for writing only, whose bytes a thread of its own uploads while they come."""
 
-    def __init__(self, blob: Any, doing: str, content_type: str) -> None:
+    def __init__(self, blob: Any, doing: str) -> None:
         self.closed = False
         self._doing = doing
         self._held = bytearray()
         self._pieces: queue.Queue[bytes | None] = queue.Queue(maxsize=UPLOAD_PIECES)
         self._error: BaseException | None = None
         self._is_cancelled = False
-        writer = blob.open(
-            "wb", chunk_size=UPLOAD_CHUNK, content_type=content_type, if_generation_match=0, checksum="crc32c"
-        )
+        writer = blob.open("wb", chunk_size=UPLOAD_CHUNK, if_generation_match=0, checksum="crc32c")
         self._thread = threading.Thread(target=self._send, args=(writer,), name="nightscore-upload", daemon=True)
         self._thread.start()
 
@@ -314,8 +304,8 @@ def _translated(doing: str) -> Iterator[None]:
     try:
         yield
     except InvalidResponse as error:  # of uploads in several requests, which know no other error
-        is_refusal = error.response.status_code in (400, 401, 403)
-        raise (ObjectAccessError if is_refusal else ObjectStoreError)(doing, error) from error
+        said = RuntimeError(f"HTTP {error.response.status_code} {error.response.text}")
+        raise (ObjectAccessError if _is_refusal(error.response) else ObjectStoreError)(doing, said) from error
     except DataCorruption as error:
         raise ObjectStoreError(doing, error) from error
     except exceptions.PreconditionFailed as error:
@@ -332,6 +322,13 @@ def _translated(doing: str) -> Iterator[None]:
         raise (ObjectStoreError if error.retryable else ObjectAccessError)(doing, error) from error
     except exceptions.GoogleAPICallError as error:
         raise ObjectAccessError(doing, error) from error
+
+
+def _is_refusal(response: Any) -> bool:
+    """Return whether a retry of a whole upload would only repeat the answer; not so for bytes that were garbled."""
+    if response.status_code == 404:  # of the bucket, or of an upload that the server has forgotten
+        return "bucket does not exist" in response.text
+    return response.status_code in (400, 401, 403) and "crc32c" not in response.text.lower()
 
 
 def retry_swap(attempt: Callable[[], bool], doing: str, times: int = 20) -> None:

@@ -4,13 +4,13 @@ import datetime as dt
 from collections.abc import Sequence
 
 from nightscore.contents import Contents, read_contents
-from nightscore.errors import ConfigurationError, GateRefusedError, TransientError
+from nightscore.errors import ConfigurationError, GateRefusedError
 from nightscore.objects import Json
 from nightscore.plan import Plan
 from nightscore.prediction_schema import prediction_columns, require_table_fits
 from nightscore.publications import last_publication, write_publication
-from nightscore.replacement import put_back, raise_fence, replace_partition
-from nightscore.run import Run
+from nightscore.replacement import begin_publication, put_back, replace_partition
+from nightscore.run import Run, utc_now
 from nightscore.scoring.checksum import Checksum
 from nightscore.warehouse import Column, translated
 
@@ -28,10 +28,6 @@ class SupersededError(GateRefusedError):
         )
 
 
-class PublicationError(TransientError):
-    """The staged rows are gone for good, or what is published cannot be what was scored."""
-
-
 def columns_of(plan: Plan, task: str) -> tuple[Column, ...]:
     """Return the columns of a run's predictions."""
     return prediction_columns(plan.model.name, plan.key_types, plan.spec.features.partition, task)
@@ -39,6 +35,8 @@ def columns_of(plan: Plan, task: str) -> tuple[Column, ...]:
 
 def stage(run: Run, task: str, expected: Checksum) -> Contents:
     """Load the parts that the receipts name into the run's staging table, unless it holds them; return what it holds.
+
+    Where a part is gone, the table is left as it is.
 
     Args:
         run: the run, of which every shard has a receipt.
@@ -52,8 +50,12 @@ def stage(run: Run, task: str, expected: Checksum) -> Contents:
         Column(c.name, c.type, "NULLABLE" if c.mode == "REQUIRED" else c.mode, c.description, c.fields)
         for c in columns_of(run.plan, task)
     ]
+    parts = [str(receipt["part"]) for receipt in run.records.receipts() if receipt["part"]]
+    there = {run.bucket.uri(name) for name in run.bucket.iter_names(f"{run.records.prefix}shards/")}
+    if not there.issuperset(parts):
+        return held
     run.warehouse.load(
-        [str(receipt["part"]) for receipt in run.records.receipts() if receipt["part"]],
+        parts,
         run.staging_table,
         columns,
         doing=f"staging the predictions of {run.spec.name}",
@@ -76,7 +78,6 @@ def publish(run: Run) -> Json:
         PredictionsTableError: the table exists with other columns.
         SupersededError: a run that was planned later has published the partition, or somebody rolled it back since.
         LeaseLostError: another run has taken the partition over.
-        PublicationError: the staged rows are gone for good.
     """
     plan, table = run.plan, run.spec.predictions.table
     gate = run.records.read("prediction_gate")
@@ -86,40 +87,45 @@ def publish(run: Run) -> Json:
     if plan.dry_run:
         return {"published": False, "reason": "dry run", "table": table, "rows": expected.rows}
     ensure_table(run, columns_of(plan, task))
+    token = begin_publication(run)
     before = read_contents(run, table, task)
     if not before.is_exactly(run, expected):
         _require_latest(run, before)
-        if not stage(run, task, expected).is_exactly(run, expected):
-            raise PublicationError(
-                f"{run.spec.name}: the {expected.rows:,} staged predictions of {plan.run_id} are gone, and its parts "
-                f"in {run.records.uri}shards/ do not hold them any more. Plan the partition again."
+        staged = stage(run, task, expected)
+        if not staged.is_exactly(run, expected):
+            fault = (
+                f"the staged predictions are gone, and so are parts in {run.records.uri}shards/: {staged} are left of "
+                f"{expected.rows:,}. Nothing was changed"
             )
-    return republish(run, task, expected, before, kind="publish", reason=plan.reason)
+            return _refusal(run, expected, [fault])
+    return republish(run, task, expected, before, token, kind="publish", reason=plan.reason)
 
 
-def republish(run: Run, task: str, expected: Checksum, before: Contents, *, kind: str, reason: str | None) -> Json:
+def republish(
+    run: Run, task: str, expected: Checksum, before: Contents, token: int, *, kind: str, reason: str | None
+) -> Json:
     """Replace the partition by the run's staging table, reconcile, and record the publication; return its record.
 
     Args:
         run: the run whose staged rows are published; it has the partition's lease.
         task: what its model predicts.
         expected: the checksum of its staged rows.
-        before: what the partition holds now.
+        before: what the partition holds since the publication began.
+        token: of the publication that was begun.
         kind: `publish` or `rollback`.
         reason: why, for people.
     """
-    warehouse, table, lease = run.warehouse, run.spec.predictions.table, run.require_lease()
-    columns = columns_of(run.plan, task)
-    token = lease.advance()
+    warehouse, table = run.warehouse, run.spec.predictions.table
     others = before.beside(run)
-    is_live = before.is_exactly(run, expected)
+    is_live, published_at = before.is_exactly(run, expected), utc_now()
     if not is_live:
-        raise_fence(run, token)
-        merged = replace_partition(run, run.staging_table, [column.name for column in columns], token)
+        names = [column.name for column in columns_of(run.plan, task)]
+        merged = replace_partition(run, run.staging_table, names, token)
+        published_at = merged.ended_at
         after = read_contents(run, table, task)
         if not after.is_exactly(run, expected):
             put_back(run, merged.started_at, warehouse.columns(table), token)
-            return _refusal(run, expected, after, read_contents(run, table, task) == before)
+            return _taken_back(run, expected, after, read_contents(run, table, task) == before)
     last = last_publication(run.bucket, run.spec.name, run.plan.partition)
     if not is_live or last is None or last["run_id"] != run.plan.run_id:
         found_before = others.held[0].run_id if others.held else None
@@ -139,6 +145,8 @@ def republish(run: Run, task: str, expected: Checksum, before: Contents, *, kind
                 "replaced_rows": run.plan.replaces_rows if is_live else others.rows,
                 "replaced_run": last["run_id"] if is_live and last else found_before,
                 "reason": reason,
+                "published_by": run.require_lease().holder.who,
+                "published_at": published_at.isoformat(timespec="milliseconds"),
             },
         )
     return {
@@ -165,7 +173,7 @@ def _require_latest(run: Run, before: Contents) -> None:
             raise SupersededError(run, rolled_back, f"rolled back to by {last['published_by']}")
 
 
-def _refusal(run: Run, expected: Checksum, found: Contents, is_as_before: bool) -> Json:
+def _taken_back(run: Run, expected: Checksum, found: Contents, is_as_before: bool) -> Json:
     table, partition = run.spec.predictions.table, run.plan.partition
     ending = "was put back" if is_as_before else "could not be put back as it was: look at it"
     sums = " and ".join(str(item.checksum) for item in found.held[:3]) or "of no row"
@@ -173,14 +181,17 @@ def _refusal(run: Run, expected: Checksum, found: Contents, is_as_before: bool) 
         f"after publishing, {table} held {found} for {partition}, with the checksum {sums}; {expected} was scored. "
         f"Something else writes to the table. The earlier partition {ending}"
     )
+    return _refusal(run, expected, [fault]) | {"put_back": is_as_before}
+
+
+def _refusal(run: Run, expected: Checksum, faults: list[str]) -> Json:
     return {
         "published": False,
         "verdict": "stop",
-        "stopped_by": [fault],
-        "reason": "the published rows were not those that were scored",
-        "table": run.warehouse.full_name(table),
+        "stopped_by": faults,
+        "reason": "the rows are not those that were scored",
+        "table": run.warehouse.full_name(run.spec.predictions.table),
         "rows": expected.rows,
-        "put_back": is_as_before,
     }
 
 

@@ -4,25 +4,16 @@ publications/<pipeline>/<partition>/<token>.json    created once
 """
 
 import datetime as dt
-from collections.abc import Iterator
 
 from nightscore.objects import Bucket, Json, to_json
-from nightscore.settings import user_name
 
 ROOT = "publications/"
 DIGITS = 15  # of a token in an object's name, so that names sort as numbers do
 
 
 def write_publication(bucket: Bucket, pipeline: str, partition: dt.date, token: int, content: Json) -> Json:
-    """Record a publication; return the record: `content` with token, who and when."""
-    found: Json = {
-        "pipeline": pipeline,
-        "partition": partition.isoformat(),
-        "token": token,
-        "published_by": user_name(),
-        "published_at": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
-        **content,
-    }
+    """Record a publication; return the record: `content` with pipeline, partition and token."""
+    found: Json = {"pipeline": pipeline, "partition": partition.isoformat(), "token": token, **content}
     bucket.create(f"{_prefix(pipeline, partition)}{token:0{DIGITS}d}.json", to_json(found))
     return found
 
@@ -37,16 +28,6 @@ def last_publication(bucket: Bucket, pipeline: str, partition: dt.date) -> Json 
     """Return a partition's last publication, or None when there was none."""
     names = sorted(bucket.iter_names(_prefix(pipeline, partition)))
     return bucket.read_json(names[-1]) if names else None
-
-
-def iter_last_publications(bucket: Bucket, pipeline: str) -> Iterator[Json]:
-    """Yield the last publication of each partition of a pipeline."""
-    names = sorted(bucket.iter_names(f"{ROOT}{pipeline}/"))
-    last = {name.rsplit("/", 1)[0]: name for name in names}
-    for name in last.values():
-        content = bucket.read_json(name)
-        if content is not None:
-            yield content
 
 
 def _prefix(pipeline: str, partition: dt.date) -> str:

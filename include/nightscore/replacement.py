@@ -2,7 +2,8 @@
 
 A publication takes a token that is greater than every earlier one of its partition, and raises the *fence* to it: one
 row of `<operations>.fences`. The publishing statement itself compares the two. A run that was suspended before its
-statement, and wakes after a successor raised the fence, changes nothing: BigQuery refuses the statement as a whole.
+statement, and wakes after a successor raised the fence, changes nothing: BigQuery refuses the statement as a whole. A
+statement that had begun before is waited for: BigQuery lets two that only insert run side by side, and both would.
 """
 
 import datetime as dt
@@ -35,7 +36,6 @@ def replace_partition(
         f"WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({names})",
         token,
         table,
-        "shadow" if into else "publish",
     )
 
 
@@ -51,7 +51,6 @@ def clear_partition(run: Run, table: str, token: int) -> QueryResult:
         f"WHERE `{run.spec.features.partition}` = @partition AND {_fence(run)}",
         token,
         table,
-        "clear",
     )
 
 
@@ -65,13 +64,13 @@ def _fence(run: Run) -> str:
     )
 
 
-def _fenced(run: Run, sql: str, token: int, table: str, step: str) -> QueryResult:
+def _fenced(run: Run, sql: str, token: int, table: str) -> QueryResult:
     try:
         return run.warehouse.query(
             sql,
             {"partition": run.plan.partition, "pipeline": run.spec.name, "token": token},
             doing=f"publishing {run.plan.partition} of {table}",
-            job_key=f"{run.plan.job_key(step)}_{token}",
+            job_key=_job(run, token),
             labels=run.plan.labels,
             max_bytes_billed=run.spec.limits.max_bytes_billed,
         )
@@ -81,34 +80,59 @@ def _fenced(run: Run, sql: str, token: int, table: str, step: str) -> QueryResul
         raise
 
 
-def raise_fence(run: Run, token: int) -> None:
-    """Make every later publication of the partition with a smaller token impossible."""
+def begin_publication(run: Run) -> int:
+    """Take a new token, and make every earlier publication of the partition impossible; return the token.
+
+    A statement of an earlier one that is running already is waited for. What the partition holds must be looked at
+    after this, not before.
+
+    Raises:
+        LeaseLostError: another run has the partition's lease.
+    """
+    token = run.require_lease().advance()
+    earlier = _raise_fence(run, token)
+    if earlier is not None:
+        run.warehouse.await_jobs(earlier, doing=f"waiting for an earlier publication of {run.plan.partition}")
+    return token
+
+
+def _raise_fence(run: Run, token: int) -> str | None:
+    """Raise the fence to a token; return the jobs of the publication that had raised it before."""
     ensure_operations_table(run.warehouse, "fences")
+    where = {"pipeline": run.spec.name, "partition": run.plan.partition}
+    doing = f"raising the fence before {run.plan.partition} of {run.spec.predictions.table}"
+    earlier = run.warehouse.query(
+        f"SELECT job FROM {run.warehouse.quoted(_fences(run))}\n"
+        "WHERE pipeline = @pipeline AND partition_date = @partition ORDER BY token DESC LIMIT 1",
+        where,
+        doing=doing,
+        labels=run.plan.labels,
+    ).rows
     run.warehouse.query(
         f"MERGE {run.warehouse.quoted(_fences(run))} AS fence\n"
         "USING (SELECT @pipeline AS pipeline, @partition AS partition_date, @token AS token) AS raised\n"
         "ON fence.pipeline = raised.pipeline AND fence.partition_date = raised.partition_date\n"
         "WHEN MATCHED AND fence.token < raised.token THEN UPDATE\n"
-        "  SET token = raised.token, run_id = @run_id, raised_at = CURRENT_TIMESTAMP()\n"
-        "WHEN NOT MATCHED THEN INSERT (pipeline, partition_date, token, run_id, raised_at)\n"
-        "  VALUES (pipeline, partition_date, token, @run_id, CURRENT_TIMESTAMP())",
-        {
-            "pipeline": run.spec.name,
-            "partition": run.plan.partition,
-            "token": token,
-            "run_id": run.plan.run_id,
-        },
-        doing=f"raising the fence before {run.plan.partition} of {run.spec.predictions.table}",
+        "  SET token = raised.token, run_id = @run_id, job = @job, raised_at = CURRENT_TIMESTAMP()\n"
+        "WHEN NOT MATCHED THEN INSERT (pipeline, partition_date, token, run_id, job, raised_at)\n"
+        "  VALUES (pipeline, partition_date, token, @run_id, @job, CURRENT_TIMESTAMP())",
+        where | {"token": token, "run_id": run.plan.run_id, "job": _job(run, token)},
+        doing=doing,
         job_key=f"{run.plan.job_key('fence')}_{token}",
         labels=run.plan.labels,
     )
+    return str(earlier[0]["job"]) if earlier else None
 
 
 def put_back(run: Run, before: dt.datetime, columns: Sequence[Column], token: int) -> None:
     """Give the partition the rows again that it held at `before`, by time travel.
 
     BigQuery refuses a statement that refers to one table at two points in time, so the rows take a step in between.
+
+    Raises:
+        LeaseLostError: another run has taken the partition over; it is left as it is.
     """
+    run.require_lease().require()
     warehouse, partition = run.warehouse, run.spec.features.partition
     earlier = warehouse.staging_table(f"{run.plan.table_prefix}__replaced_{token}")
     names = [column.name for column in columns]
@@ -124,7 +148,15 @@ def put_back(run: Run, before: dt.datetime, columns: Sequence[Column], token: in
         labels=run.plan.labels,
         max_bytes_billed=run.spec.limits.max_bytes_billed,
     )
-    replace_partition(run, earlier, names, token)
+    [count] = warehouse.query(f"SELECT COUNT(*) AS n FROM {warehouse.quoted(earlier)}", doing="counting them").rows
+    if count["n"]:
+        replace_partition(run, earlier, names, token)
+    else:  # of a source without rows, BigQuery need not evaluate the condition that holds the fence
+        clear_partition(run, run.spec.predictions.table, token)
+
+
+def _job(run: Run, token: int) -> str:
+    return f"{run.plan.job_key('publish')}_{token}"
 
 
 def _fences(run: Run) -> str:

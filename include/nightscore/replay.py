@@ -4,13 +4,14 @@ Nothing is published. Estimators that compute every row by itself, like trees, m
 in an order that depends on the processor, and may differ by rounding.
 """
 
+import contextlib
 import datetime as dt
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nightscore.errors import ConfigurationError, listed, near_miss, shorten
+from nightscore.errors import ConfigurationError, TransientError, listed, near_miss, shorten
 from nightscore.objects import Json
 from nightscore.predictions import columns_of
 from nightscore.registry.formats.sklearn_skops import is_reproducible
@@ -21,7 +22,7 @@ from nightscore.scoring.reading import Rows
 from nightscore.scoring.score import score
 from nightscore.scoring.shard import score_rows
 from nightscore.settings import user_name
-from nightscore.warehouse import StatementError
+from nightscore.warehouse import StatementError, translated
 
 ROUNDING = 1e-12  # the largest difference that counts as rounding; of values above 1, relative to them
 KEPT = dt.timedelta(days=1)  # should a replay die, its table goes by itself
@@ -58,9 +59,7 @@ def replay(run: Run) -> Json:
         limit = 0.0 if is_reproducible(model.estimator) else ROUNDING
         figures = _compare(run, table, model, limit)
     finally:
-        run.warehouse.client.delete_table(table, not_found_ok=True)
-        for found in run.bucket.iter_objects(f"{run.records.prefix}replays/{name}/"):
-            run.bucket.delete(found.name, found.generation)
+        _discard(run, table, f"{run.records.prefix}replays/{name}/")
     equal = not (figures["beyond"] or figures["missing"] or figures["added"])
     return run.records.write_once(
         f"replays/{name}",
@@ -179,6 +178,14 @@ def _load_table(run: Run, table: str, parts: Sequence[str], task: str) -> None:
     )
 
 
+def _discard(run: Run, table: str, prefix: str) -> None:
+    """Delete what a replay made; what cannot be deleted now expires, or is found by `nightscore clean`."""
+    with contextlib.suppress(TransientError, ConfigurationError), translated("deleting a replay"):
+        run.warehouse.client.delete_table(table, not_found_ok=True)
+        for found in run.bucket.iter_objects(prefix):
+            run.bucket.delete(found.name, found.generation)
+
+
 def _compare(run: Run, table: str, model: Model, limit: float) -> Json:
     keys = ", ".join(f"`{name}`" for name in run.spec.features.keys)
 
@@ -217,6 +224,8 @@ def _find_row(run: Run, table: str, key: Mapping[str, str]) -> dict[str, Any]:
     except StatementError as error:
         types = ", ".join(f"{name} is {run.plan.columns[name]}" for name in key)
         raise ReplayError(f"{run.spec.name}: {shown} cannot be looked for ({types}): {shorten(error, 300)}") from error
+    if len(found) > 1:  # of rows that share a key, rules may have left one
+        found = [row for row in found if not row.get("_rejected_by")]
     if len(found) != 1:
         raise ReplayError(
             f"{run.spec.name}: the run {run.plan.run_id} froze {len(found) or 'no'} row(s) with {shown} "

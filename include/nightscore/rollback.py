@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 from nightscore.contents import read_contents
-from nightscore.errors import ConfigurationError, listed, near_miss
+from nightscore.errors import ConfigurationError, TransientError, listed, near_miss
 from nightscore.gates.gate import GateStoppedError
 from nightscore.lease import Holder, Lease
 from nightscore.ledger import record_publications
@@ -12,6 +12,8 @@ from nightscore.objects import Json
 from nightscore.predictions import columns_of, ensure_table, republish, stage
 from nightscore.progress import LoggedProgress, Progress
 from nightscore.publications import read_publications
+from nightscore.records import ROOT
+from nightscore.replacement import begin_publication
 from nightscore.run import Run, Services, open_run, take_lease, utc_now
 from nightscore.scoring.checksum import Checksum
 
@@ -51,6 +53,11 @@ def roll_back(
         GateStoppedError: the published rows were not the staged ones; the partition was put back.
     """
     progress = progress or LoggedProgress()
+    published = read_publications(services.bucket, pipeline, partition)
+    if not published:
+        known = sorted(services.bucket.iter_folders(ROOT))
+        hint = "" if pipeline in known else f" {near_miss(pipeline, known)}"
+        raise RollbackError(f"{pipeline}: nothing was ever published for {partition}.{hint}")
     lease = take_lease(services, pipeline, partition, progress, holder=holder, wait=wait, take_over=take_over)
     try:
         with lease.renewed():
@@ -64,22 +71,47 @@ def _target(
     services: Services, pipeline: str, partition: dt.date, to: str | None, progress: Progress, lease: Lease
 ) -> Run:
     """Return the run to go back to."""
-    published = [str(item["run_id"]) for item in read_publications(services.bucket, pipeline, partition)]
-    if not published:
+    published = read_publications(services.bucket, pipeline, partition)
+    last, live = published[-1], _live(services, pipeline, published[-1])
+    earlier = list(dict.fromkeys(str(item["run_id"]) for item in reversed(published) if item["run_id"] != live))
+    if to is not None:
+        chosen = _chosen(pipeline, partition, to, list(dict.fromkeys([live, *earlier])))
+    elif last["kind"] == "rollback" and last["published_by"] == lease.holder.who:
+        chosen = str(last["run_id"])  # an attempt before this one got as far as that
+    elif last["kind"] == "rollback" and last["run_id"] == live:
         raise RollbackError(
-            f"{pipeline}: nothing was ever published for {partition}, so there is nothing to go back to."
+            f"{pipeline}: {partition} was rolled back to {live} already, at {last['published_at'][:19]} by "
+            f"{last['published_by']}. To go elsewhere, name the run (`--to`)."
         )
-    live = published[-1]
-    earlier = list(dict.fromkeys(run_id for run_id in reversed(published) if run_id != live))
-    if to is None:
-        if not earlier:
-            raise RollbackError(f"{pipeline}: {live} is the only run that was ever published for {partition}.")
+    elif earlier:
         chosen = earlier[0]
     else:
-        chosen = _chosen(pipeline, partition, to, [live, *earlier])
-        if chosen == live:
-            raise RollbackError(f"{pipeline}: the run {live} is what is published for {partition} already.")
-    return open_run(services, pipeline, chosen, progress, lease)
+        raise RollbackError(f"{pipeline}: {live} is the only run that was ever published for {partition}.")
+    if to is not None and chosen == live:
+        raise RollbackError(f"{pipeline}: the run {live} is what is published for {partition} already.")
+    run = open_run(services, pipeline, chosen, progress, lease)
+    table = run.warehouse.full_name(run.spec.predictions.table)
+    if table != last["table"]:
+        raise RollbackError(
+            f"{pipeline}: the run {chosen} was published into {table}, and what is live is in {last['table']}. "
+            "Score the partition again with the earlier model instead."
+        )
+    return run
+
+
+def _live(services: Services, pipeline: str, last: Json) -> str:
+    """Return the run whose rows the partition holds; a process may have died before it recorded its publication."""
+    run = open_run(services, pipeline, str(last["run_id"]))
+    task = str(_gate(run)["task"])
+    found = {item.run_id for item in read_contents(run, run.spec.predictions.table, task).held}
+    return str(found.pop()) if len(found) == 1 else str(last["run_id"])
+
+
+def _gate(run: Run) -> Json:
+    gate = run.records.read("prediction_gate")
+    if gate is None:
+        raise RollbackError(f"{run.spec.name}: the records of {run.plan.run_id} are incomplete: {run.records.uri}")
+    return gate
 
 
 def _chosen(pipeline: str, partition: dt.date, to: str, known: Sequence[str]) -> str:
@@ -98,7 +130,7 @@ def _publish_again(run: Run, reason: str | None) -> Json:
             f"{plan.spec.name}: the staged predictions of {plan.run_id} were kept until "
             f"{plan.expires:%Y-%m-%d %H:%M} UTC and are gone. Score the partition again, or keep them longer (`keep`)."
         )
-    gate = run.records.read("prediction_gate") or {}
+    gate = _gate(run)
     task, expected = str(gate["task"]), Checksum.parse(gate["checksum"])
     run.progress.stage_began("publish")
     ensure_table(run, columns_of(plan, task))
@@ -107,12 +139,16 @@ def _publish_again(run: Run, reason: str | None) -> Json:
             f"{plan.spec.name}: the staged predictions of {plan.run_id} are not those that it scored any more, neither "
             f"in {run.staging_table} nor in its parts under {run.records.uri}shards/. Nothing was changed."
         )
+    token = begin_publication(run)
     before = read_contents(run, plan.spec.predictions.table, task)
-    found = republish(run, task, expected, before, kind="rollback", reason=reason)
+    found = republish(run, task, expected, before, token, kind="rollback", reason=reason)
     run.progress.stage_ended("publish", {**found, "seconds": 0.0})
     if found.get("verdict") == "stop":
         raise GateStoppedError(plan.spec.name, "publish", found, run.records.uri)
-    record_publications(run)
+    try:
+        record_publications(run)
+    except TransientError as error:  # the partition is rolled back; a repetition would have nothing left to do
+        run.progress.note(f"The table of publications will follow with the next run of the partition. {error}")
     return {
         "pipeline": plan.spec.name,
         "partition": plan.partition.isoformat(),

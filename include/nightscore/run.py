@@ -113,16 +113,13 @@ def take_lease(
     holder: Holder | None = None,
     wait: float = 0.0,
     take_over: bool = False,
+    term: int | None = None,
 ) -> Lease:
-    """Take the lease of a partition for `holder`, by default this process; see `nightscore.lease.acquire`.
-
-    Raises:
-        LeaseHeldError: another run works on the partition.
-    """
+    """Take the lease of a partition for `holder`, by default this process; see `nightscore.lease.acquire`."""
     span = dt.timedelta(seconds=services.warehouse.config.lease_seconds)
     owner = holder or this_process()
     return acquire(
-        services.bucket, pipeline, partition, owner, span, wait=wait, take_over=take_over, tell=progress.note
+        services.bucket, pipeline, partition, owner, span, wait=wait, take_over=take_over, term=term, tell=progress.note
     )
 
 

@@ -38,7 +38,7 @@ class Settings:
         bucket: Cloud Storage bucket of the registry and of the runs' records.
         location: BigQuery location of every dataset.
         staging_dataset: dataset of run-scoped snapshot and staging tables, all of which expire.
-        operations_dataset: dataset of `runs`, `checks` and `quarantine`.
+        operations_dataset: dataset of `runs`, `checks`, `publications`, `quarantine` and `fences`.
         pipelines_dir: folder with one folder per pipeline.
         lease_seconds: after this time without a sign of life another run may take a partition over.
         bigquery_host, bigquery_storage_host, storage_host: local servers; None means Google's own endpoints.

@@ -10,9 +10,9 @@ from dataclasses import replace
 from nightscore.contents import Contents, read_contents
 from nightscore.errors import ConfigurationError, shorten
 from nightscore.objects import Json
-from nightscore.predictions import PublicationError, columns_of, ensure_table
+from nightscore.predictions import columns_of, ensure_table
 from nightscore.publications import last_publication
-from nightscore.replacement import clear_partition, raise_fence, replace_partition
+from nightscore.replacement import begin_publication, clear_partition, replace_partition
 from nightscore.run import Run
 from nightscore.scoring.checksum import Checksum, total
 from nightscore.warehouse import Column
@@ -31,7 +31,6 @@ def shadow(run: Run) -> Json:
     Raises:
         ConfigurationError: the run was not published yet.
         LeaseLostError: another run has taken the partition over.
-        PublicationError: afterwards the partition does not hold what was staged.
     """
     if not run.plan.challengers:
         return {"published": False, "reason": "no challengers", "table": None, **_figures({}, {})}
@@ -88,19 +87,17 @@ def _publish(run: Run, table: str, scored: Mapping[str, Checksum]) -> None:
     _require_published(run)
     if scored:
         ensure_table(run, columns, table, f"What challengers would have published into {run.spec.predictions.table}.")
+    token = begin_publication(run)
     if _holds(run, read_contents(run, table, task), scored):
         return
     if scored:
         _stage(run, columns, task, scored)
-    token = run.require_lease().advance()
-    raise_fence(run, token)
-    if scored:
         replace_partition(run, run.shadow_staging_table, [column.name for column in columns], token, into=table)
     else:
         clear_partition(run, table, token)
     after = read_contents(run, table, task)
     if not _holds(run, after, scored):
-        raise PublicationError(
+        raise ShadowError(
             f"{run.spec.name}: {table} holds {after} for {run.plan.partition} after the scores of "
             f"{', '.join(scored) or 'no challenger'} were put into it. Something else writes to the table."
         )

@@ -4,6 +4,7 @@ A job's id is derived from the run and the step. A process that crashed after su
 running it twice; a job that failed for a passing reason is followed by the next attempt's id.
 """
 
+import contextlib
 import datetime as dt
 import functools
 import random
@@ -39,8 +40,9 @@ _PASSING_REASONS = {
     "timeout",
 }
 
-# What statements that change the same table at the same time end with; BigQuery gives it the reason of a syntax error.
-_CONFLICT = "Could not serialize access"
+# What statements that change the same table at the same time end with. BigQuery gives the first the reason of a syntax
+# error, and the second, which more than twenty of them get, the reason of a query that is too large.
+_CONFLICTS = ("Could not serialize access", "Too many DML statements outstanding")
 
 # Reasons that come with the status 500 from some methods, and yet are the caller's to mend.
 _FINAL_REASONS = {
@@ -199,7 +201,7 @@ class Warehouse:
         job, rows = self._once(
             doing,
             job_key,
-            lambda job_id: self.client.query(sql, job_config=config, job_id=job_id, job_retry=None, retry=self._retry),
+            lambda job_id: self.client.query(sql, job_config=config, job_id=job_id, job_retry=None, retry=self.retry),
         )
         with translated(doing):
             found = [dict(row.items()) for row in rows]
@@ -209,6 +211,7 @@ class Warehouse:
             bytes_processed=int(job.total_bytes_processed or 0),
             affected_rows=job.num_dml_affected_rows,
             started_at=job.started or job.created,
+            ended_at=job.ended or job.started or job.created,
             seconds=time.monotonic() - started,
         )
 
@@ -263,7 +266,7 @@ class Warehouse:
             use_query_cache=False,
         )
         with translated(doing):
-            job = self.client.query(sql, job_config=config, job_retry=None, retry=self._retry)
+            job = self.client.query(sql, job_config=config, job_retry=None, retry=self.retry)
             estimate = Estimate(
                 columns=tuple(Column.from_api(field) for field in job.schema or ()),
                 bytes=int(job.total_bytes_processed or 0),
@@ -282,7 +285,7 @@ class Warehouse:
 
         with translated(f"looking up {table}"):
             try:
-                return self.client.get_table(self.full_name(table), retry=self._retry)
+                return self.client.get_table(self.full_name(table), retry=self.retry)
             except NotFound:
                 return None
 
@@ -309,7 +312,21 @@ class Warehouse:
         dataset.location = self.config.location
         dataset.description = description
         with translated(f"creating the dataset {name}"):
-            self.client.create_dataset(dataset, exists_ok=True, retry=self._retry)
+            self.client.create_dataset(dataset, exists_ok=True, retry=self.retry)
+
+    def await_jobs(self, job_key: str, *, doing: str) -> None:
+        """Wait until no job of a key runs any more, however it ends."""
+        from google.api_core.exceptions import GoogleAPICallError, NotFound
+
+        for attempt in range(MOST_ATTEMPTS):
+            with translated(doing):
+                try:
+                    job = self.client.get_job(f"{job_key}_{attempt}", retry=self.retry)
+                except NotFound:
+                    return
+            if job.state != "DONE":
+                with contextlib.suppress(GoogleAPICallError):
+                    job.result(retry=self.retry)
 
     def _neighbours(self, table: str) -> list[str]:
         from google.api_core.exceptions import NotFound
@@ -336,12 +353,12 @@ class Warehouse:
                 try:
                     job = submit(job_id)
                 except Conflict:
-                    job = self.client.get_job(str(job_id), retry=self._retry)
+                    job = self.client.get_job(str(job_id), retry=self.retry)
                     if job.state == "DONE":
                         continue
             try:
                 with translated(doing):
-                    return job, job.result(retry=self._retry)
+                    return job, job.result(retry=self.retry)
             except ConflictingStatementError:
                 if attempt >= MOST_CONFLICTS:
                     raise
@@ -349,7 +366,8 @@ class Warehouse:
         raise WarehouseError(doing, f"{MOST_ATTEMPTS} attempts were made before")
 
     @functools.cached_property
-    def _retry(self) -> Any:
+    def retry(self) -> Any:
+        """How the client's calls are repeated: not for the client's own ten minutes."""
         from google.cloud.bigquery.retry import DEFAULT_RETRY
 
         return DEFAULT_RETRY.with_timeout(PATIENCE)
@@ -357,13 +375,14 @@ class Warehouse:
 
 @dataclass(frozen=True)
 class QueryResult:
-    """What a statement gave: rows as dictionaries, bytes processed, rows changed, when it began, seconds waited."""
+    """What a statement gave: rows as dictionaries, bytes processed, rows changed, when it ran, seconds waited."""
 
     job_id: str
     rows: list[dict[str, Any]]
     bytes_processed: int
     affected_rows: int | None
     started_at: dt.datetime
+    ended_at: dt.datetime
     seconds: float
 
 
@@ -381,8 +400,8 @@ def translated(doing: str) -> Iterator[None]:
         passing = reasons & _PASSING_REASONS or (
             isinstance(error, (exceptions.ServerError, exceptions.TooManyRequests)) and not reasons & _FINAL_REASONS
         )
-        passing = passing or isinstance(error, exceptions.Aborted)
-        if _CONFLICT in str(error):
+        passing = passing or isinstance(error, (exceptions.Aborted, exceptions.Cancelled))
+        if any(conflict in str(error) for conflict in _CONFLICTS):
             raise ConflictingStatementError(doing, error.message or error) from error
         raise (WarehouseError if passing else StatementError)(doing, error.message or error) from error
     except (exceptions.RetryError, requests.RequestException, TransportError, ConnectionError, TimeoutError) as error:

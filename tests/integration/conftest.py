@@ -3,7 +3,7 @@
 import datetime as dt
 import io
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,13 @@ class Bench:
         return pa.Table.from_pylist(rows)
 
 
+@pytest.fixture(scope="session")
+def new_bench(services: Services) -> Callable[[Path], Bench]:
+    """Makes benches for fixtures that live longer than a test."""
+    return lambda folder: Bench(services, folder, f"t{uuid.uuid4().hex[:10]}")
+
+
 @pytest.fixture
-def bench(services: Services, tmp_path: Path) -> Bench:
+def bench(new_bench: Callable[[Path], Bench], tmp_path: Path) -> Bench:
     """A dataset, a model name and a pipeline name that no other test uses."""
-    return Bench(services, tmp_path, f"t{uuid.uuid4().hex[:10]}")
+    return new_bench(tmp_path)

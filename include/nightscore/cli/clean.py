@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from nightscore.cli.console import out, print_json, table
+from nightscore.errors import ConfigurationError, near_miss, shorten
 
 
 def clean(
@@ -22,8 +23,12 @@ def clean(
     """
     from nightscore.clean import iter_leftovers, remove
     from nightscore.cli.app import services
+    from nightscore.records import ROOT
 
     bucket = services().bucket
+    known = sorted(bucket.iter_folders(ROOT))
+    if pipeline is not None and pipeline not in known:
+        raise ConfigurationError(f"There are no runs of {shorten(pipeline)!r}. {near_miss(pipeline, known)}")
     now = dt.datetime.now(dt.UTC)
     found = list(iter_leftovers(bucket, now, dt.timedelta(hours=older_than), pipeline))
     if not dry_run:

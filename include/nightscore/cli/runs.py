@@ -1,5 +1,6 @@
 """`nightscore runs`: what ran, from the records in the bucket."""
 
+import datetime as dt
 from typing import Annotated
 
 import typer
@@ -24,7 +25,7 @@ def list_runs(
 ) -> None:
     """List the latest runs, and which of them is live: the one whose predictions a reader sees."""
     from nightscore.cli.app import services
-    from nightscore.publications import iter_last_publications
+    from nightscore.publications import last_publication
     from nightscore.records import ROOT, run_ids
 
     bucket = services().bucket
@@ -33,7 +34,9 @@ def list_runs(
         raise ConfigurationError(f"There are no runs of {shorten(pipeline)!r}. {near_miss(pipeline, known)}")
     names = known if pipeline is None else [pipeline]
     found = [_summary(bucket, name, run_id) for name in names for run_id in run_ids(bucket, name)[:limit]]
-    live = {(item["pipeline"], item["run_id"]): item for name in names for item in iter_last_publications(bucket, name)}
+    days = {(run["pipeline"], dt.date.fromisoformat(run["partition"])) for run in found}
+    last = [publication for name, day in sorted(days) if (publication := last_publication(bucket, name, day))]
+    live = {(item["pipeline"], item["run_id"]): item for item in last}
     for run in found:
         publication = live.get((run["pipeline"], run["run_id"]))
         run["live"] = publication is not None

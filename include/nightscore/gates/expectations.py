@@ -4,17 +4,19 @@ Nothing is copied here but the aggregates that Great Expectations computes by SQ
 listed: what an account holds does not belong in a record or a log.
 """
 
+import functools
 import logging
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from nightscore.errors import ConfigurationError, listed, near_miss, shorten
 from nightscore.spec import Expectation, Spec
-from nightscore.warehouse import Warehouse, WarehouseError
+from nightscore.warehouse import StatementError, Warehouse, WarehouseError, translated
 
 
 class ExpectationError(ConfigurationError):
@@ -147,10 +149,11 @@ def check_table(
         # The DB-API opens its own Storage Read client when it is given none, and that one knows no local server.
         kwargs={"connect_args": {"client": client, "bqstorage_client": warehouse.reader}},
     )
-    asset = source.add_table_asset(name="rows", table_name=name)
-    batch = asset.add_batch_definition_whole_table("all").get_batch()
     suite = gx.ExpectationSuite(name=f"{pipeline}.{path}", expectations=expectations)
-    result = batch.validate(suite, result_format={"result_format": "BASIC", "partial_unexpected_count": 0})
+    with _translated(f"checking {name} for {pipeline}"):
+        asset = source.add_table_asset(name="rows", table_name=name)
+        batch = asset.add_batch_definition_whole_table("all").get_batch()
+        result = batch.validate(suite, result_format={"result_format": "BASIC", "partial_unexpected_count": 0})
     # Great Expectations groups its results; the order of the spec is the order people look for.
     by_config = {_key(item.expectation_config): item for item in result.results}
     return [
@@ -172,6 +175,19 @@ _PASSING = re.compile(
 )
 
 
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    """Turn what stops all of Great Expectations at once, before it checks anything, into an error of ours."""
+    from great_expectations.datasource.fluent.interfaces import TestConnectionError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with translated(doing):
+            yield
+    except (TestConnectionError, SQLAlchemyError) as error:
+        raise (WarehouseError if _PASSING.search(str(error)) else StatementError)(doing, error) from error
+
+
 def _key(configuration: Any) -> str:
     return f"{configuration.type}{sorted((k, repr(v)) for k, v in configuration.kwargs.items() if k != 'batch_id')}"
 
@@ -184,8 +200,11 @@ def _client_for(warehouse: Warehouse, dataset: str, labels: Mapping[str, str], m
     config = bigquery.QueryJobConfig(default_dataset=f"{warehouse.config.project}.{dataset}", labels=dict(labels))
     if max_bytes_billed is not None:
         config.maximum_bytes_billed = max_bytes_billed
-    client = build_bigquery(warehouse.config)
+    client: Any = build_bigquery(warehouse.config)
     client.default_query_job_config = config
+    # The DB-API takes the client's own patience: ten minutes for a call, forty for a query.
+    client.query_and_wait = functools.partial(client.query_and_wait, retry=warehouse.retry, job_retry=None)
+    client.get_table = functools.partial(client.get_table, retry=warehouse.retry)
     return client
 
 

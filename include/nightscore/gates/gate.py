@@ -19,7 +19,7 @@ class GateStoppedError(GateRefusedError):
         rows = f"{record['rows']:,} rows"
         what = (
             f"{rows} were published and taken back again."
-            if gate == "publish"
+            if "put_back" in record
             else f"the {gate.replace('_', ' ')} refused {rows}; nothing was published."
         )
         super().__init__(f"{pipeline}: {what}\n{shown}{more}\nThe whole report: {uri}{gate}.json")

@@ -35,6 +35,11 @@ RETRIES = ExceptionRetryPolicy(
             reason="the same data and the same spec give the same answer",
         ),
         RetryRule(
+            exception="nightscore.lease.LeaseLostError",
+            action=RetryAction.FAIL,
+            reason="another run has taken the partition over",
+        ),
+        RetryRule(
             exception="nightscore.errors.TransientError",
             action=RetryAction.RETRY,
             retry_delay=dt.timedelta(seconds=30),
@@ -146,26 +151,26 @@ def make_dag(spec: Spec) -> DAG:
         },
     ) as dag:
         planned: Any = task(task_id="plan")(tasks.plan)(spec.name)
-        run = planned[tasks.RUN_KEY]
-        frozen = task(task_id="freeze")(tasks.freeze)(spec.name, run)
-        checked = task(task_id="feature_gate")(tasks.feature_gate)(spec.name, run)
+        run, term = planned[tasks.RUN_KEY], planned[tasks.TERM_KEY]
+        frozen = task(task_id="freeze")(tasks.freeze)(spec.name, run, term)
+        checked = task(task_id="feature_gate")(tasks.feature_gate)(spec.name, run, term)
         scored = (
             task(
                 task_id="score",
                 map_index_template="{{ shard_label | default('') }}",
                 max_active_tis_per_dagrun=spec.limits.parallel_shards,
             )(tasks.score)
-            .partial(pipeline=spec.name, run=run)
+            .partial(pipeline=spec.name, run=run, term=term)
             .expand(shard=planned)
         )
-        proven = task(task_id="prediction_gate")(tasks.prediction_gate)(spec.name, run)
-        published = task(task_id="publish", outlets=[predictions_asset(spec)])(tasks.publish)(spec.name, run)
+        proven = task(task_id="prediction_gate")(tasks.prediction_gate)(spec.name, run, term)
+        published = task(task_id="publish", outlets=[predictions_asset(spec)])(tasks.publish)(spec.name, run, term)
         recorded = task(task_id="record", trigger_rule=TriggerRule.ALL_DONE)(tasks.record)(spec.name)
         frozen >> checked >> scored >> proven >> published >> recorded
         if spec.model.challengers:
             # A publication that was skipped is a dry run, and challengers then have their say in its record.
             rule = TriggerRule.NONE_FAILED
-            shadowed = task(task_id="shadow", trigger_rule=rule)(tasks.shadow)(spec.name, run)
+            shadowed = task(task_id="shadow", trigger_rule=rule)(tasks.shadow)(spec.name, run, term)
             published >> shadowed >> recorded
     return dag
 

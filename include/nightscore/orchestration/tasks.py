@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RUN_KEY = "run"  # Airflow keeps the name run_id for its own
+TERM_KEY = "term"
 
 
 class PartitionError(ConfigurationError):
@@ -69,28 +70,29 @@ def plan(
     count = started.plan.shards
     width = len(str(count))
     ti.xcom_push(key=RUN_KEY, value=started.plan.run_id)
+    ti.xcom_push(key=TERM_KEY, value=started.require_lease().term)
     return [{"shard": shard, "label": f"shard {shard + 1:0{width}d} of {count}"} for shard in range(count)]
 
 
-def freeze(pipeline: str, run: str, dag_run: Any = None) -> None:
+def freeze(pipeline: str, run: str, term: int, dag_run: Any = None) -> None:
     """Run the stage of the same name."""
     from nightscore.pipeline import run_stage
     from nightscore.snapshot import freeze as stage
 
-    with _held(pipeline, run, dag_run) as context:
+    with _held(pipeline, run, term, dag_run) as context:
         run_stage(context, stage)
 
 
-def feature_gate(pipeline: str, run: str, dag_run: Any = None) -> None:
+def feature_gate(pipeline: str, run: str, term: int, dag_run: Any = None) -> None:
     """Run the stage of the same name."""
     from nightscore.gates.feature_gate import feature_gate as stage
     from nightscore.pipeline import run_stage
 
-    with _held(pipeline, run, dag_run) as context:
+    with _held(pipeline, run, term, dag_run) as context:
         run_stage(context, stage)
 
 
-def score(pipeline: str, run: str, shard: dict[str, Any], dag_run: Any = None) -> None:
+def score(pipeline: str, run: str, term: int, shard: dict[str, Any], dag_run: Any = None) -> None:
     """Score one shard."""
     from airflow.sdk import get_current_context
 
@@ -98,25 +100,25 @@ def score(pipeline: str, run: str, shard: dict[str, Any], dag_run: Any = None) -
 
     airflow: Any = get_current_context()
     airflow["shard_label"] = shard["label"]
-    with _held(pipeline, run, dag_run) as context:
+    with _held(pipeline, run, term, dag_run) as context:
         receipt = score_shard(context, int(shard["shard"]))
     rate = "done before" if receipt.get("reused") else f"{receipt['rows_per_second']:,} rows/s"
     log.info("%s: %s rows, %s", shard["label"], f"{receipt['rows']:,}", rate)
 
 
-def prediction_gate(pipeline: str, run: str, dag_run: Any = None) -> None:
+def prediction_gate(pipeline: str, run: str, term: int, dag_run: Any = None) -> None:
     """Sum the shards' receipts up as the record of scoring, and run the stage of the same name."""
     from nightscore.gates.prediction_gate import prediction_gate as stage
     from nightscore.pipeline import run_stage
     from nightscore.pipeline import score as scored
 
-    with _held(pipeline, run, dag_run) as context:
+    with _held(pipeline, run, term, dag_run) as context:
         run_stage(context, scored)
         run_stage(context, stage)
 
 
 def publish(
-    pipeline: str, run: str, dag_run: Any = None, outlet_events: Any = None, partition_key: str | None = None
+    pipeline: str, run: str, term: int, dag_run: Any = None, outlet_events: Any = None, partition_key: str | None = None
 ) -> None:
     """Publish, and say so in the asset's event: partition, rows, model version. A dry run is skipped."""
     from airflow.sdk.exceptions import AirflowSkipException
@@ -125,7 +127,7 @@ def publish(
     from nightscore.pipeline import run_stage
     from nightscore.predictions import publish as stage
 
-    with _held(pipeline, run, dag_run) as context:
+    with _held(pipeline, run, term, dag_run) as context:
         record = run_stage(context, stage)
     if not record["published"]:
         raise AirflowSkipException("Dry run: nothing was published.")
@@ -140,12 +142,12 @@ def publish(
         event.add_partitions(context.plan.partition.isoformat())
 
 
-def shadow(pipeline: str, run: str, dag_run: Any = None) -> None:
+def shadow(pipeline: str, run: str, term: int, dag_run: Any = None) -> None:
     """Run the stage of the same name."""
     from nightscore.pipeline import run_stage
     from nightscore.shadow import shadow as stage
 
-    with _held(pipeline, run, dag_run) as context:
+    with _held(pipeline, run, term, dag_run) as context:
         run_stage(context, stage)
 
 
@@ -157,10 +159,10 @@ def record(pipeline: str, ti: Any = None, dag_run: Any = None) -> None:
     """
     from nightscore.pipeline import finish
 
-    run = ti.xcom_pull(task_ids="plan", key=RUN_KEY)
+    run, term = (ti.xcom_pull(task_ids="plan", key=key) for key in (RUN_KEY, TERM_KEY))
     if run is None:
         raise NotPublishedError(f"{pipeline}: the run was not planned, so nothing was published; see the task plan.")
-    with _held(pipeline, run, dag_run) as context:
+    with _held(pipeline, run, term, dag_run) as context:
         summary = finish(context)
     context.require_lease().release()
     if summary["status"] in ("refused", "failed"):
@@ -219,8 +221,12 @@ def scoring_date(key: str | None, given: str | None, dag_id: str, run_id: str) -
 
 
 @contextmanager
-def _held(pipeline: str, run_id: str, dag_run: Any) -> "Iterator[Run]":
-    """Yield a run under the lease of its Airflow run, which is renewed meanwhile and left for the next task."""
+def _held(pipeline: str, run_id: str, term: int, dag_run: Any) -> "Iterator[Run]":
+    """Yield a run under the lease of its Airflow run, which is renewed meanwhile and left for the next task.
+
+    Raises:
+        LeaseLostError: another run has had the lease since this one was planned.
+    """
     from nightscore.lease import HANDOVER
     from nightscore.progress import LoggedProgress
     from nightscore.run import build_services, open_run, take_lease
@@ -228,7 +234,7 @@ def _held(pipeline: str, run_id: str, dag_run: Any) -> "Iterator[Run]":
 
     services = build_services(settings())
     partition = open_run(services, pipeline, run_id).plan.partition
-    lease = take_lease(services, pipeline, partition, LoggedProgress(), holder=_holder(dag_run))
+    lease = take_lease(services, pipeline, partition, LoggedProgress(), holder=_holder(dag_run), term=term)
     with lease.renewed():
         yield open_run(services, pipeline, run_id, lease=lease)
     lease.renew(HANDOVER)
@@ -237,6 +243,6 @@ def _held(pipeline: str, run_id: str, dag_run: Any) -> "Iterator[Run]":
 def _holder(dag_run: Any) -> "Holder":
     from nightscore.lease import Holder
 
-    return Holder(
-        id=f"airflow/{dag_run.dag_id}/{dag_run.run_id}", who=f"the run {dag_run.run_id} of {dag_run.dag_id} in Airflow"
-    )
+    by = getattr(dag_run, "triggering_user_name", None)
+    who = f"the run {dag_run.run_id} of {dag_run.dag_id} in Airflow" + (f", triggered by {by}" if by else "")
+    return Holder(id=f"airflow/{dag_run.dag_id}/{dag_run.run_id}", who=who)

@@ -1,5 +1,6 @@
 """Signatures: which columns a model reads, told from a sample, and turning Arrow batches into what it was fitted on."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -208,6 +209,7 @@ def faults(inputs: Sequence[Input], columns: Mapping[str, str]) -> list[str]:
     return found
 
 
+@functools.cache
 def _arrow_type(kind: InputType) -> "pa.DataType":
     import pyarrow as pa
 

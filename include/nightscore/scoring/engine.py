@@ -11,6 +11,7 @@ take processors from each other.
 """
 
 import contextlib
+import ctypes
 import os
 import queue
 import threading
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 
 # What one worker takes at a time: its matrix and what a model makes of it should stay in the cache, and yet be large
 # beside the tenths of a millisecond that scikit-learn takes for every call. See docs/performance.md.
-CHUNK_BYTES = 4 * 2**20
+CHUNK_BYTES = 6 * 2**20
 LEAST_ROWS, MOST_ROWS = 1_024, 32_768
 AHEAD = 2  # chunks for every worker that are read or scored and not yet taken
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -102,6 +105,7 @@ class Engine:
         """
         from threadpoolctl import ThreadpoolController
 
+        _keep_freed_memory()
         controller = ThreadpoolController()
         # BLAS takes its limit for the whole process, OpenMP for the thread that sets it.
         with controller.limit(limits=1, user_api="blas"):
@@ -148,17 +152,16 @@ def chunks(source: "Iterable[pa.RecordBatch]") -> "Iterator[pa.Table]":
     missing = 0
     try:
         for batch in source:
-            rows = chunk_rows(batch)
-            start = 0
-            while start < batch.num_rows:
-                missing = missing or rows
-                taken = batch.slice(start, missing)
-                held.append(taken)
-                start += taken.num_rows
-                missing -= taken.num_rows
-                if not missing:
-                    yield pa.Table.from_batches(held)
-                    held = []
+            rest = batch
+            while rest.num_rows:
+                missing = missing or chunk_rows(rest)
+                if rest.num_rows < missing:
+                    held.append(rest)
+                    missing -= rest.num_rows
+                    break
+                held.append(rest.slice(0, missing))
+                yield pa.Table.from_batches(held)
+                rest, held, missing = rest.slice(missing), [], 0
         if held:
             yield pa.Table.from_batches(held)
     finally:
@@ -244,6 +247,18 @@ def usable_cpus() -> int:
     except (OSError, ValueError):  # there is no such file, or it says "max"
         pass
     return int(found)
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep memory that is freed, for the rest of the process: the next chunk needs as much again.
+
+    It would give arrays of megabytes back to the kernel, which fills their pages with zeros before it gives them out
+    again. How often depends on their sizes and order; it has cost a linear model a quarter of its time, and more.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the most that glibc allows
+        mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
 
 
 def _copied(table: "pa.Table") -> "pa.Table":

@@ -30,8 +30,8 @@ def score_file(
     Args:
         model: a loaded version.
         sources: Parquet files that hold the model's inputs and the keys.
-        target: the file to write; its columns are the keys, those of `score`, and the constants. With no row, none is
-            written.
+        target: the file to write: keys, the columns of `score`, constants. It appears when it is whole; there is none
+            when there is no row.
         keys: columns that are copied.
         constants: name → a value that every row gets.
         threshold: from this score on a row counts as flagged.
@@ -43,18 +43,24 @@ def score_file(
     constants = constants or {}
     engine = Engine([model], keep=keys, threshold=threshold)
     columns = list(dict.fromkeys([*keys, *(item.name for item in model.manifest.inputs)]))
+    unfinished = target.with_name(f"{target.name}.unfinished")
     figures: dict[str, Any] = {}
-    with (
-        target.open("wb") as file,
-        PartWriter(file, [*keys, *predicted, *constants], constants) as writer,
-        contextlib.closing(engine.scored(_iter_batches(sources, columns))) as results,
-    ):
-        for scored in results:
-            [outcome] = scored.outcomes
-            if isinstance(outcome, Exception):  # the only model there is would have raised it
-                raise outcome
-            writer.write(scored.kept, outcome.predictions)
-            figures = combine([figures, outcome.figures])
+    try:
+        with (
+            unfinished.open("wb") as file,
+            PartWriter(file, [*keys, *predicted, *constants], constants) as writer,
+            contextlib.closing(engine.scored(_iter_batches(sources, columns))) as results,
+        ):
+            for scored in results:
+                [outcome] = scored.outcomes
+                if isinstance(outcome, Exception):  # the only model there is would have raised it
+                    raise outcome
+                writer.write(scored.kept, outcome.predictions)
+                figures = combine([figures, outcome.figures])
+        if figures:
+            unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return figures
 
 

@@ -41,7 +41,11 @@ class PartWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write what is held and the end of the file, unless an exception ends the block."""
+        """Write what is held and the end of the file.
+
+        After an exception the sink must be thrown away: Arrow's writer, when it is collected, makes a readable file of
+        the rows that it has got.
+        """
         if kind is None:
             self._flush()
             if self._writer is not None:

@@ -148,6 +148,9 @@ class Rows(Iterator["pa.RecordBatch"]):
                 failures += 1
                 if _is_lost(error):
                     raise SessionLostError(self._doing, error.message) from error
+                if isinstance(error, exceptions.Cancelled) and failures == MOST_FAILURES:
+                    silence = f"no rows came for {SILENCE:g} s, {failures} times in a row"
+                    raise WarehouseError(self._doing, silence) from error
                 if not _is_passing(error) or failures == MOST_FAILURES:
                     raise
                 self._stopped.wait(PAUSE * 2 ** (failures - 1))

@@ -252,9 +252,10 @@ class _Output:
         if isinstance(outcome, Exception):
             self._drop(outcome)
             return
+        if self._error is not None:  # this chunk was scored while one before it failed
+            return
         if self._writer is None:
-            upload = self._run.bucket.stream_new(self._name, expires=self._run.plan.expires)
-            sink = self._opened.enter_context(upload)
+            sink = self._opened.enter_context(self._run.bucket.stream_new(self._name, self._run.plan.expires))
             self._writer = self._opened.enter_context(_part_writer(self._run, self.model, sink))
         self._writer.write(keys, outcome.predictions)
         self._figures = combine([self._figures, outcome.figures])

@@ -169,6 +169,21 @@ def test_an_airflow_run_holds_the_lease_until_it_is_recorded(cards, run_dag):
     acquire(cards.services.bucket, cards.name, dt.date(2026, 11, 19), Holder("next", "the next run"), span).require()
 
 
+def test_an_airflow_run_that_was_taken_over_goes_no_further(cards, run_dag):
+    """Not even when whoever took it over has ended and published nothing."""
+
+    def taken_over(pipeline, run, term, dag_run=None):
+        span, day = dt.timedelta(minutes=1), dt.date(2026, 11, 19)
+        acquire(cards.services.bucket, pipeline, day, Holder("anna", "anna"), span, take_over=True).release()
+
+    dag = dag_of(cards)
+    dag.get_task("feature_gate").python_callable = taken_over
+    run, states = run_dag(dag, partition_key=DAY)
+    assert run.state == "failed"
+    assert {state for (task, _), state in states.items() if task == "score"} == {"failed"}
+    assert cards.services.warehouse.find_table(f"{cards.name}.predictions") is None
+
+
 def storage_client(services):
     return build_storage(services.warehouse.config)
 

@@ -306,8 +306,22 @@ def modified_follows_the_rows(on: Warehouse, name: str) -> None:
     on.run(f"INSERT INTO {name} (id) VALUES (1)")
     inserted = modified()
     on.run(f"DELETE FROM {name} WHERE id = 2")
-    assert before < inserted < modified()
+    deleted = modified()
+    assert before < inserted < deleted
+    on.run(f"DELETE FROM {name} WHERE id = 3")
+    assert deleted < modified()
     assert on.client.get_table(on.name(name)).created == created
+
+
+def query_that_is_sent_again_is_answered_again(on: Warehouse) -> None:
+    on.run("CREATE TABLE counted AS SELECT 0 AS n")
+    path = f"/projects/{on.settings.project}/queries"
+    statement = f"INSERT INTO `{on.name('counted')}` (n) VALUES (1)"
+    for sql in (statement, f"SELECT COUNT(*) AS n FROM `{on.name('counted')}`"):
+        request = {"query": sql, "useLegacySql": False, "requestId": uuid.uuid4().hex}
+        answers = [on.client._connection.api_request(method="POST", path=path, data=request) for _ in range(2)]
+        assert [answer["jobComplete"] for answer in answers] == [True, True]
+    assert [answer["rows"] for answer in answers] == [[{"f": [{"v": "2"}]}]] * 2
 
 
 def load_into_a_partition_decorator_is_refused(on: Warehouse) -> None:
@@ -345,6 +359,7 @@ PROBES: dict[str, list[Callable[[Warehouse], None]]] = {
     "merge_dry_runs": [dry_run_of_a_publishing_merge, publishing_merge_under_a_byte_limit],
     "range_partitions": [range_partitioning_is_described],
     "modified_time": [modified_follows_the_rows_of_a_declared_table, modified_follows_the_rows_of_a_loaded_table],
+    "request_ids": [query_that_is_sent_again_is_answered_again],
     "partition_decorators": [
         load_into_a_partition_decorator_is_refused,
         query_into_a_partition_decorator_is_refused,

@@ -194,7 +194,8 @@ def _looks_at_columns(part: Any) -> bool:
         TargetEncoder,
         make_column_selector,
     )
-    return isinstance(part, by_column) or "_sklearn_output_config" in vars(part)
+    output = vars(part).get("_sklearn_output_config", {}).get("transform")  # as what it hands its columns on
+    return isinstance(part, by_column) or output not in (None, "default")
 
 
 def _parts(estimator: Any) -> Iterator[Any]:

@@ -13,6 +13,7 @@ from bigquery_server.patches import (
     partition_decorators,
     pinned_sessions,
     range_partitions,
+    request_ids,
     single_lookups,
     small_read_messages,
 )
@@ -27,5 +28,6 @@ PATCHES = (
     range_partitions.apply,
     modified_time.apply,
     partition_decorators.apply,
+    request_ids.apply,
     interrupted_jobs.apply,  # last: it is the first to open the database
 )

@@ -20,6 +20,9 @@ WITH this AS (
 ), changes AS (
     SELECT begin_snapshot AS snapshot_id FROM this
     UNION ALL SELECT unnest([f.begin_snapshot, f.end_snapshot]) FROM files AS f JOIN this USING (table_id)
+    -- A second deletion from a file is written into the delete file of the first, and stands nowhere else.
+    UNION ALL SELECT snapshot_id FROM {catalog}.ducklake_snapshot_changes, this
+    WHERE list_contains(string_split(changes_made, ','), 'deleted_from_table:' || this.table_id)
 )
 SELECT epoch_ms(min(snapshot_time)), epoch_ms(max(snapshot_time))
 FROM changes JOIN {catalog}.ducklake_snapshot USING (snapshot_id)
