@@ -7,6 +7,7 @@ Three branches decide everything downstream: the exit code of the command line, 
 * `TransientError` (exit 3): a server or the network failed. A retry may succeed.
 """
 
+import datetime as dt
 import difflib
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
@@ -37,6 +38,16 @@ class TransientError(NightscoreError):
     """A server or the network failed; the same call may succeed later."""
 
     exit_code = 3
+
+
+class LeaseLostError(TransientError):
+    """This run was taken for dead and another one took its place; it must change nothing any more."""
+
+    def __init__(self, pipeline: str, partition: dt.date, who: str) -> None:
+        super().__init__(
+            f"{pipeline}: {partition} was taken over by {who}, because this run had not renewed its lease in time. "
+            "This run publishes nothing any more."
+        )
 
 
 def shorten(value: object, limit: int = LONGEST_VALUE) -> str:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nightscore.errors import TransientError
+from nightscore.errors import LeaseLostError, TransientError
 from nightscore.objects import Bucket, Json, to_json
 from nightscore.settings import user_name
 
@@ -44,16 +44,6 @@ class LeaseHeldError(TransientError):
             f"{left} s. `--take-over` does not wait: whatever that run still does, it can then no longer publish."
         )
         self.state = state
-
-
-class LeaseLostError(TransientError):
-    """This run was taken for dead and another one took its place; it must change nothing any more."""
-
-    def __init__(self, pipeline: str, partition: dt.date, who: str) -> None:
-        super().__init__(
-            f"{pipeline}: {partition} was taken over by {who}, because this run had not renewed its lease in time. "
-            "This run publishes nothing any more."
-        )
 
 
 @dataclass(frozen=True)

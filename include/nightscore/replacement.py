@@ -9,7 +9,7 @@ statement that had begun before is waited for: BigQuery lets two that only inser
 import datetime as dt
 from collections.abc import Sequence
 
-from nightscore.lease import LeaseLostError
+from nightscore.errors import LeaseLostError
 from nightscore.operations import ensure_operations_table
 from nightscore.run import Run
 from nightscore.warehouse import Column, QueryResult, StatementError

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from nightscore.lease import Holder, LeaseHeldError, LeaseLostError, acquire, this_process
+from nightscore.errors import LeaseLostError
+from nightscore.lease import Holder, LeaseHeldError, acquire, this_process
 
 DAY = dt.date(2026, 11, 19)
 MINUTE = dt.timedelta(minutes=1)

@@ -35,7 +35,7 @@ RETRIES = ExceptionRetryPolicy(
             reason="the same data and the same spec give the same answer",
         ),
         RetryRule(
-            exception="nightscore.lease.LeaseLostError",
+            exception="nightscore.errors.LeaseLostError",
             action=RetryAction.FAIL,
             reason="another run has taken the partition over",
         ),

@@ -218,7 +218,7 @@ def ordered_map(
             _close_quietly(iterator)
             pending.put(None)
 
-    reader = threading.Thread(target=read, name="nightscore-read")
+    reader = threading.Thread(target=read, name="nightscore-read", daemon=True)
     reader.start()
     try:
         while (future := pending.get()) is not None:

@@ -12,8 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from nightscore.arguments import parse_model
 from nightscore.check import check_challengers, check_pipeline
-from nightscore.errors import ConfigurationError
-from nightscore.lease import LeaseLostError
+from nightscore.errors import ConfigurationError, LeaseLostError
 from nightscore.objects import to_json
 from nightscore.pipeline import STAGES, finish, run_stage, start
 from nightscore.predictions import publish

@@ -377,6 +377,15 @@ def test_without_progress_it_gives_up(long, relay):
     assert relay.offsets == [0] * reading.MOST_FAILURES
 
 
+@pytest.mark.parametrize("faults", [[], [Fault(grpc.StatusCode.UNAVAILABLE, "one of them", after=2)]], ids=len)
+def test_with_more_processors_several_streams_are_read_at_once(long, relay, monkeypatch, faults):
+    monkeypatch.setattr(reading, "usable_cpus", lambda: 8)
+    relay.faults = [*faults]
+    assert sorted(ids(iter_batches(through(long, relay), 0))) == ALL
+    assert relay.offsets[:2] == [0, 0]
+    assert len([offset for offset in relay.offsets if offset]) == len(faults)
+
+
 @pytest.mark.parametrize("after", [0, 2])
 def test_a_stream_that_stays_silent_is_called_again(long, relay, monkeypatch, after):
     monkeypatch.setattr(reading, "SILENCE", 1.0)

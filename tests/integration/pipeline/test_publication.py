@@ -8,8 +8,9 @@ from sklearn.linear_model import LinearRegression
 
 from nightscore.arguments import parse_model
 from nightscore.contents import Contents, read_contents
+from nightscore.errors import LeaseLostError
 from nightscore.gates.gate import GateStoppedError
-from nightscore.lease import Holder, LeaseHeldError, LeaseLostError, acquire
+from nightscore.lease import Holder, LeaseHeldError, acquire
 from nightscore.objects import to_json
 from nightscore.pipeline import STAGES, run_stage, start
 from nightscore.predictions import SupersededError, columns_of, ensure_table, publish, republish

@@ -22,7 +22,7 @@ from nightscore.scoring.score import NonFiniteError, combine, score, summarise
 def _no_thread_is_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) - before == set()
 
 
 @dataclass(frozen=True)
