@@ -52,7 +52,10 @@ def test_every_benchmark_of_the_engine_is_here() -> None:
     assert scripts == set(BENCHMARKS)
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ("engine", "shard") else pytest.mark.thorough) for name in BENCHMARKS],
+)
 def test_a_benchmark_prints_its_ratios(name: str, bigquery_environment_path: Path) -> None:
     assert bigquery_environment_path.name == "bigquery-env"  # which the benchmark's own servers need
     arguments, ratios = BENCHMARKS[name]

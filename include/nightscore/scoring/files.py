@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 READ_ROWS = 65_536
+READ_BYTES = 2**20  # of each column at a time, where the columns of a whole row group would be read
 
 
 def score_file(
@@ -68,5 +69,5 @@ def _iter_batches(sources: Sequence[Path], columns: Sequence[str]) -> "Iterator[
     from pyarrow import parquet
 
     for path in sources:
-        with parquet.ParquetFile(path, pre_buffer=False) as file:
+        with parquet.ParquetFile(path, pre_buffer=False, buffer_size=READ_BYTES) as file:
             yield from file.iter_batches(batch_size=READ_ROWS, columns=list(columns))

@@ -70,6 +70,7 @@ def test_one_more_run_completes_what_was_killed_at_a_random_time(nights, network
     assert (seed, [fault for outcome in outcomes for fault in outcome.faults(nights.old, nights.new)]) == (seed, [])
 
 
+@pytest.mark.thorough
 def test_one_more_run_completes_a_first_night(nights, network, undisturbed):
     """There is no predictions table yet, and no dataset for it."""
     pipelines = (f"{nights.name}x{number}" for number in itertools.count())
