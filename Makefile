@@ -29,7 +29,7 @@ thorough: setup  ## Run all tests, and the further cases that `make test` leaves
 
 .PHONY: torture
 torture: setup  ## Kill runs by SIGKILL, many times over, and see that the next one completes them (N=300)
-	@KILLS=$(or $(N),300) $(BIN)/pytest -n 0 -s -q -p no:warnings tests/integration/crashes/test_kills.py
+	@KILLS=$(or $(N),300) $(BIN)/pytest -n 0 -s -q -p no:warnings -m "thorough or not thorough" tests/integration/crashes/test_kills.py
 
 .PHONY: lint
 lint: setup  ## Check style, types and import contracts

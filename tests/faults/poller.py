@@ -39,7 +39,7 @@ class Poller:
             while not self._over.wait(pause):
                 began = time.monotonic()
                 self.counts[self._count()] += 1
-                pause = 2 * (time.monotonic() - began)  # looking must not take the server's time from the run
+                pause = 4 * (time.monotonic() - began)  # looking must not take the server's time from the run
         except Exception as error:  # noqa: BLE001 - whatever it is, the block's end raises it
             self._failure = error
 

@@ -17,6 +17,7 @@ from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+SILENCE = 8.0  # seconds without an answer that a short patience bears; a busy machine may need some
 IMPORTED_BEFORE = ["faults.imports", "faults.processes"]
 
 
@@ -113,8 +114,10 @@ def _shorten_patience(seconds: float) -> None:
     from nightscore import clients, warehouse
     from nightscore.scoring import reading
 
-    warehouse.PATIENCE = clients.SILENCE = reading.SESSION_PATIENCE = reading.SILENCE = seconds
-    reading.PAUSE = 0.05
-    clients.KEEPALIVE = tuple((option, 1000) for option, _ in clients.KEEPALIVE)
+    warehouse.PATIENCE = seconds
     for retry in (bigquery.DEFAULT_RETRY, storage.DEFAULT_RETRY):
         retry._timeout, retry._initial, retry._maximum = seconds, 0.05, 0.2
+    reading.PAUSE = 0.05
+    clients.SILENCE = reading.SILENCE = SILENCE
+    reading.SESSION_PATIENCE = max(seconds, 5.0)
+    clients.KEEPALIVE = tuple((option, 3000) for option, _ in clients.KEEPALIVE)
