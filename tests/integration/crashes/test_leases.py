@@ -47,8 +47,8 @@ def test_runs_that_wait_for_each_other_all_publish(nights, network):
 @pytest.mark.parametrize(
     ("request_", "forwarded"),
     [
-        ("bigquery: load into PIPELINE__RUN__staged", False),
-        ("bigquery: job MERGE fences", False),
+        pytest.param("bigquery: load into PIPELINE__RUN__staged", False, marks=pytest.mark.thorough),
+        pytest.param("bigquery: job MERGE fences", False, marks=pytest.mark.thorough),
         ("bigquery: job MERGE predictions", False),
         ("bigquery: job MERGE predictions", True),
     ],

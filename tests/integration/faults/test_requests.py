@@ -25,12 +25,16 @@ FAULTS = {
     "stall": exchange.stalled(0.2),
 }
 
+SIMILAR = ("500", "503", "reset", "503 for what was done")  # each is like one of the others
+
 
 def failed_clearly(ended):
     return ended.code == 3 and CLEAR.search(ended.err) is not None and NOT_OURS.search(ended.err) is None
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.thorough if name in SIMILAR else []) for name in FAULTS]
+)
 def test_a_run_survives_a_fault_of_every_kind_of_request(nights, network, name):
     """Each kind of request that a run sends fails once, all in the same run."""
     day, rule = nights.next_day(), Rule(first_of_each, FAULTS[name])
@@ -75,7 +79,10 @@ def test_a_service_that_goes_away_in_any_stage_is_named_and_the_next_run_goes_on
     assert nights.content(day) == nights.new
 
 
-@pytest.mark.parametrize("what", ["bigquery: query SELECT param_1", "bigquery: job MERGE predictions"])
+@pytest.mark.parametrize(
+    "what",
+    [pytest.param("bigquery: query SELECT param_1", marks=pytest.mark.thorough), "bigquery: job MERGE predictions"],
+)
 def test_a_request_that_is_never_answered_is_given_up(nights, network, what):
     day, rule = nights.next_day(), Rule(only(what), exchange.stalled(300))
     network.begin(rule)
@@ -87,6 +94,7 @@ def test_a_request_that_is_never_answered_is_given_up(nights, network, what):
     assert nights.content(day) == nights.new
 
 
+@pytest.mark.thorough
 def test_a_refusal_that_breaks_off_is_an_outage_and_not_an_answer(nights, network):
     """`There is no such record` must not be heard in half of it."""
     day, rule = nights.next_day(), Rule(only("storage: read runs/PIPELINE/RUN/freeze.json"), exchange.half_refusal)

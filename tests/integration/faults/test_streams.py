@@ -42,7 +42,14 @@ def test_a_stream_that_falls_silent_is_left(nights, network, size):
     assert nights.content(day) == nights.new
 
 
-@pytest.mark.parametrize("cut", [Cut(0), Cut(2_000), Cut(0, silent=60)], ids=["refused", "cut short", "silent"])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        pytest.param(Cut(0), id="refused", marks=pytest.mark.thorough),
+        pytest.param(Cut(2_000), id="cut short"),
+        pytest.param(Cut(0, silent=60), id="silent", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_service_that_stays_away_is_given_up_and_the_next_run_goes_on(nights, network, cut):
     day = nights.next_day()
     network.begin()

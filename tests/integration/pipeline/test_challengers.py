@@ -306,6 +306,7 @@ def test_a_shadow_table_that_cannot_hold_the_scores_is_reported(cards):
     )
 
 
+@pytest.mark.thorough
 def test_rows_of_another_hand_are_told_from_ours(cards, monkeypatch):
     challenge(cards, boosting(1), ["balance", "age"])
     run = start(spec_with(cards, "challenger"), DAY, cards.services)
@@ -320,6 +321,7 @@ def test_rows_of_another_hand_are_told_from_ours(cards, monkeypatch):
     run.require_lease().release()
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_not_the_published_one_any_more_leaves_the_table_alone(cards):
     first = challenge(cards, boosting(1), ["balance", "age"])
     spec = spec_with(cards, "challenger")

@@ -46,6 +46,7 @@ def test_only_what_no_receipt_names_goes_and_only_when_it_is_old(night):
     assert not remove(night.services.bucket, found[0])
 
 
+@pytest.mark.thorough
 def test_after_cleaning_a_rollback_and_a_replay_still_work(night):
     for item in leftovers(night, 20 * DAY):
         remove(night.services.bucket, item)

@@ -421,6 +421,7 @@ def test_an_older_run_never_replaces_a_newer_one(cards):
     assert set(cards.published()["model_version"].to_pylist()) == {f"{cards.name}/1"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("after", ["score", "prediction_gate"])
 def test_staged_rows_that_were_lost_are_staged_again(cards, after):
     """Whether they vanish before their gate or between it and the MERGE."""

@@ -188,6 +188,7 @@ def test_a_run_that_lost_its_lease_does_not_begin_another_stage(values):
         run_stage(slow, STAGES[1])
 
 
+@pytest.mark.thorough
 def test_a_second_run_of_a_partition_is_refused_and_one_of_another_is_not(values):
     acquire(values.services.bucket, values.name, DAY, Holder("other", "the other run"), dt.timedelta(minutes=1))
     with pytest.raises(LeaseHeldError, match="is being worked on by the other run"):
@@ -203,6 +204,7 @@ def test_a_plan_that_fails_gives_the_lease_back(values):
     acquire(values.services.bucket, values.name, DAY, Holder("next", "the next"), dt.timedelta(minutes=1)).require()
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_records_what_it_found(values):
     broken = start(values.spec(), DAY, values.services)
     for stage in STAGES[:3]:
@@ -244,6 +246,7 @@ def test_rolling_back_publishes_the_earlier_run_without_scoring(values):
     assert live(values) == ([second["run_id"]], 3675.0)
 
 
+@pytest.mark.thorough
 def test_a_rolled_back_partition_is_not_overwritten_by_a_run_planned_before(values):
     first, second = values.run(), values.run(model=values.treble)
     waiting = start(values.spec(keep="20d"), DAY, values.services)
@@ -298,6 +301,7 @@ def test_a_rollback_into_a_table_that_nobody_reads_any_more_is_refused(values):
     assert values.sql("SELECT DISTINCT run_id FROM {dataset}.moved") == [{"run_id": moved["run_id"]}]
 
 
+@pytest.mark.thorough
 def test_a_run_whose_rows_are_gone_for_good_ends_and_is_followed_by_another(values):
     run = start(values.spec(), DAY, values.services)
     for stage in STAGES[:4]:
@@ -311,6 +315,7 @@ def test_a_run_whose_rows_are_gone_for_good_ends_and_is_followed_by_another(valu
     assert (again["status"], again["run_id"] != run.plan.run_id) == ("published", True)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("runs", "to", "message"),
     [
