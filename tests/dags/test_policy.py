@@ -51,6 +51,14 @@ def test_tasks_are_the_stages_in_their_order():
         assert after in dag.get_task(before).downstream_task_ids
 
 
+def test_challengers_have_a_task_after_publish_and_cannot_hold_up_the_record():
+    dag = make_dag(parse_spec("cards", SPEC.replace("credit_default}", "credit_default, challengers: [challenger]}")))
+    shadow, record = dag.get_task("shadow"), dag.get_task("record")
+    assert "publish" in shadow.upstream_task_ids
+    assert {"publish", "shadow"} <= record.upstream_task_ids
+    assert shadow.trigger_rule == "none_failed"  # a dry run skips `publish`
+
+
 def test_score_is_mapped_and_bounded():
     score = make_dag(parse_spec("cards", SPEC)).get_task("score")
     assert score.is_mapped
