@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/engine.py
     .venv/bin/python benchmarks/engine.py --spark
 
-The processes run in turn, and the ratio is the median of their pairs' ratios. A process's memory is its peak resident
-size, as the operating system accounts for it. Spark is fetched by uv into an environment of its own, and needs Java.
+The processes run in turn, once uncounted, and the ratio is the median of their pairs' ratios. A process's memory is its
+peak resident size, as the operating system accounts for it. Spark needs Java; uv installs it into an environment of its
+own, once.
 """
 
 import os
@@ -52,15 +53,25 @@ def commands(kind: str, rows: int, folder: Path, *, spark: bool) -> dict[str, li
         "pandas": [sys.executable, str(HERE / "_pandas_script.py"), source, model, str(folder / "pandas.parquet")],
     }
     if spark:
-        needs = [f"{name}=={version(name)}" for name in ("scikit-learn", "skops", "numpy", "pyarrow")]
-        uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-        found["spark"] = [
-            *(uv, "run", "--no-project", "--python", f"{sys.version_info.major}.{sys.version_info.minor}"),
-            *(part for need in (SPARK, "pandas<3", *needs) for part in ("--with", need)),
-            *("python", str(HERE / "_spark_script.py"), source, model, str(folder / "spark.parquet")),
-            str(common.usable_cpus()),
-        ]
+        script, cpus = str(HERE / "_spark_script.py"), str(common.usable_cpus())
+        found["spark"] = [str(spark_environment()), script, source, model, str(folder / "spark.parquet"), cpus]
     return found
+
+
+def spark_environment() -> Path:
+    """Return the Python of an environment with Spark; it is kept for the next time."""
+    environment = common.FOLDER / "spark-env"
+    python = environment / "bin/python"
+    if not (environment / "complete").exists():
+        common.say(f"installing Spark into {environment}")
+        uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        if uv is None:
+            sys.exit("Spark is installed by uv, and there is none.")
+        same = [f"{name}=={version(name)}" for name in ("scikit-learn", "skops", "numpy", "pyarrow")]
+        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, environment], check=True)
+        subprocess.run([uv, "pip", "install", "--quiet", "--python", python, SPARK, "pandas<3", *same], check=True)
+        (environment / "complete").touch()
+    return python
 
 
 def require_same(folder: Path, others: Sequence[str]) -> None:
@@ -84,7 +95,8 @@ def main() -> None:
             folder = Path(name)
             contestants = commands(kind, asked.rows, folder, spark=asked.spark)
             found: dict[str, list[tuple[float, int]]] = {name: [] for name in contestants}
-            measured(contestants["engine"])  # the file is in the system's cache from here on
+            for command in contestants.values():  # once uncounted: files come into the system's cache
+                measured(command)
             for repeat in range(asked.repeats):
                 for contestant, command in contestants.items():
                     found[contestant].append(measured(command))
@@ -92,11 +104,15 @@ def main() -> None:
                     common.say(f"{kind}, {repeat + 1} of {asked.repeats}: {contestant} {time_taken:.1f} s, {peak:,} B")
             require_same(folder, list(contestants))
         times = {name: [time_taken for time_taken, _ in runs] for name, runs in found.items()}
-        peaks = {name: max(peak for _, peak in runs) / 1e9 for name, runs in found.items()}
+        peaks = {name: round(max(peak for _, peak in runs) / 1e9, 2) for name, runs in found.items()}
         print(f"\n{kind}: {asked.rows:,} rows, {len(common.INPUTS)} doubles, Parquet in, Parquet out, whole process")
         common.table(
             ["", "seconds (median)", "least", "peak GB"],
-            [(n, round(statistics.median(t), 2), round(min(t), 2), round(peaks[n], 2)) for n, t in times.items()],
+            [
+                # Spark's memory is that of processes that the operating system does not add up.
+                (name, round(statistics.median(t), 2), round(min(t), 2), "" if name == "spark" else peaks[name])
+                for name, t in times.items()
+            ],
         )
         common.ratio(f"{kind}, engine / pandas", common.median_ratio(times["engine"], times["pandas"]), 0.75)
         if asked.spark:

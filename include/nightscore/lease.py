@@ -209,7 +209,7 @@ class Lease:
                     return state
                 self._lost = f"a later attempt of the same run ({state.who})"
             else:
-                self._lost = "another run" if state is None else state.who
+                self._lost = state.who if state and state.holder else "another run"
         raise LeaseLostError(self.pipeline, self.partition, self._lost)
 
     def _replace(self, change: Callable[[State], State]) -> None:
