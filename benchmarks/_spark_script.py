@@ -1,5 +1,6 @@
 """The other yardstick of `engine.py`: Spark's `mapInPandas` on all processors of this machine."""
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ INPUTS = [f"f{number:02d}" for number in range(23)]
 
 def main(source: str, model: str, target: str, cpus: str) -> None:
     """Score a file into a folder."""
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     spark = SparkSession.builder.master(f"local[{cpus}]").config("spark.ui.enabled", "false").getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
 
