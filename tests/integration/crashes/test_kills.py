@@ -35,39 +35,49 @@ def undisturbed(nights, network):
     return network.journal.calls, ended.seconds
 
 
+@pytest.fixture(scope="module")
+def shown(nights, undisturbed):
+    """What became of every kill; printed at the end of a long run."""
+    outcomes = []
+    yield outcomes
+    tell(figures(outcomes, undisturbed[0], nights.old, nights.new))
+
+
 def tell(text):
     if KILLS:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
 
 
-def killed(nights, network, kills, **variables):
-    for number, kill in enumerate(kills, 1):
-        outcome = kill_and_run_again(nights, network, kill, **variables)
-        tell(f"{number:4}  killed {kill}; {outcome.counts.total()} polls")
-        yield outcome
-
-
-def test_one_more_run_completes_what_was_killed_at_a_request_that_writes(nights, network, undisturbed):
-    calls, _ = undisturbed
+def places(calls):
     kills = list(boundaries(calls))
+    return list(dict.fromkeys([*kills, *every_boundary(calls)]))[: KILLS * 2 // 3] if KILLS else kills
+
+
+def faults_of(nights, network, kills, shown, **variables):
+    """Kill a run in every one of these ways, and return what was not as it must be."""
+    found = []
+    for kill in kills:
+        outcome = kill_and_run_again(nights, network, kill, **variables)
+        shown.append(outcome)
+        found += outcome.faults(nights.old, nights.new)
+        tell(f"{len(shown):4}  killed {kill}; {outcome.counts.total()} polls; {len(found)} faults so far")
+    return found
+
+
+def test_one_more_run_completes_what_was_killed_at_a_request_that_writes(nights, network, undisturbed, shown):
+    kills = places(undisturbed[0])
     assert len(kills) + RANDOM_KILLS >= 30
-    if KILLS:
-        kills = list(itertools.islice(dict.fromkeys([*kills, *every_boundary(calls)]), KILLS * 2 // 3))
-    outcomes = list(killed(nights, network, kills, **NO_HEARTBEAT))
-    tell(figures(outcomes, calls, nights.old, nights.new))
-    assert [fault for outcome in outcomes for fault in outcome.faults(nights.old, nights.new)] == []
+    assert faults_of(nights, network, kills, shown, **NO_HEARTBEAT) == []
 
 
-def test_one_more_run_completes_what_was_killed_at_a_random_time(nights, network, undisturbed):
+def test_one_more_run_completes_what_was_killed_at_a_random_time(nights, network, undisturbed, shown):
     calls, seconds = undisturbed
     seed = random.randrange(10**6)
     times = random.Random(seed)
-    number = max(RANDOM_KILLS, KILLS - KILLS * 2 // 3)
+    number = max(RANDOM_KILLS, KILLS - len(places(calls)))
     kills = [Kill(AFTER, seconds=times.uniform(0.1, seconds)) for _ in range(number)]
-    outcomes = list(killed(nights, network, kills, **HEARTBEATS))
-    tell(figures(outcomes, calls, nights.old, nights.new))
-    assert (seed, [fault for outcome in outcomes for fault in outcome.faults(nights.old, nights.new)]) == (seed, [])
+    assert (seed, faults_of(nights, network, kills, shown, **HEARTBEATS)) == (seed, [])
 
 
 @pytest.mark.thorough

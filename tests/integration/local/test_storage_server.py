@@ -113,6 +113,13 @@ def restarted(server):
     return StorageProcess(server.data_dir)
 
 
+def wait_until(condition):
+    deadline = time.monotonic() + 60  # a busy disk
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def put(bucket, name, content="x", **conditions):
     blob = bucket.blob(name)
     blob.upload_from_string(content, **conditions)
@@ -995,10 +1002,8 @@ def test_an_upload_whose_sender_vanished_stores_nothing(storage_server, bucket):
         path = f"/upload/storage/v1/b/{bucket.name}/o?uploadType=media&name=x"
         connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n".encode())
         connection.sendall(b"x" * 2_000_000)
-    deadline = time.monotonic() + 60  # a busy disk
-    while storage_server.blob_files() != before and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert storage_server.blob_files() == before
+        wait_until(lambda: storage_server.blob_files() > before)
+    wait_until(lambda: storage_server.blob_files() == before)
     assert bucket.get_blob("x") is None
 
 

@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from nightscore.arguments import parse_model
+from nightscore.errors import LeaseLostError
 from nightscore.gates.gate import GateStoppedError
 from nightscore.objects import to_json
 from nightscore.pipeline import STAGES, finish, run_stage, start
@@ -23,6 +24,7 @@ from nightscore.progress import LoggedProgress
 from nightscore.publications import read_publications
 from nightscore.records import RunRecords
 from nightscore.registry.signature import SignatureError
+from nightscore.run import open_run, take_lease
 from nightscore.scoring.checksum import Checksum, total
 from nightscore.source import ColumnError, EmptyPartitionError
 from nightscore.warehouse import StatementError, TableNotFoundError
@@ -413,8 +415,12 @@ def test_an_older_run_never_replaces_a_newer_one(cards):
     other = HistGradientBoostingClassifier(max_iter=3, random_state=1).fit(rows, rows.balance > 900)
     cards.register(other, cards.inputs, alias="challenger")
     newer = cards.run(model=parse_model(f"{cards.name}@challenger"))
-    with pytest.raises(SupersededError, match=f"after the run {older.plan.run_id} was planned"):
+    with pytest.raises(LeaseLostError, match="was taken over by another run"):
         publish(older)
+    lease = take_lease(cards.services, cards.name, DAY, LoggedProgress())
+    with pytest.raises(SupersededError, match=f"after the run {older.plan.run_id} was planned"):
+        publish(open_run(cards.services, cards.name, older.plan.run_id, lease=lease))
+    lease.release()
     assert set(cards.published()["run_id"].to_pylist()) == {newer["run_id"]}
     again = cards.run()  # planning it again is a run of its own, and that one may
     assert again["run_id"] not in (older.plan.run_id, newer["run_id"])
