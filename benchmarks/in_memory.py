@@ -17,7 +17,7 @@ import pyarrow as pa
 from nightscore.scoring.engine import Engine
 from nightscore.scoring.part import PartWriter
 
-GOALS = {"logistic": 0.6, "boosting": 0.85}
+GOALS = {"logistic": 0.6, "boosting": 0.85, "histogram": 0.85}
 AT_A_TIME = 32_768
 BATCH = 65_536
 
