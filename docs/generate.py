@@ -23,8 +23,11 @@ PARTS = {
     "`schedule`": ("schedule", "Schedule"),
     "`features`": ("features", "Features"),
     "`model`": ("model", "ModelReference"),
+    "One row rule": ("features.reject.*", "Rule"),
     "`checks`": ("checks", "Checks"),
     "One check": ("checks.features[]", "Expectation"),
+    "`compare`": ("checks.compare", "Compare"),
+    "Levels": ("checks.compare.*", "Levels"),
     "`predictions`": ("predictions", "Predictions"),
     "`limits`": ("limits", "Limits"),
 }
@@ -49,8 +52,10 @@ These are checked without being asked for:
 
 * Features: keys are never NULL and never stand twice; an input is never NULL where the model takes no NULL; row rules
   reject no more rows than `max_rejected` allows, and at least one row is left.
-* Predictions: every accepted row was scored and staged, once; keys never stand twice; predictions are never NULL; the
-  score of a binary classifier is between 0 and 1. A prediction that is NaN or infinite stops the run while it scores.
+* Predictions: every accepted row was scored and staged, once; keys never stand twice; the columns are those of the
+  predictions table; predictions are finite; a score is within 0 and 1, class probabilities are too and sum to 1; not
+  all rows have the same score; rows, mean and distribution are [compared](#compare) with the last partition before. A
+  prediction that is NaN or infinite stops the run while it scores.
 
 Feature checks see the columns of the frozen table: keys, partition, the model's inputs and every column that a check
 names. Prediction checks see the columns that are [published](#what-is-published).
@@ -117,7 +122,8 @@ def _key_table(part: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[st
         reference = value.get("$ref", "").rsplit("/", 1)[-1]
         if reference:
             default = "required" if key in part.get("required", ()) else "none"
-            yield f"| `{key}` | mapping | {default} | {parts[reference]['description']} See [below](#{key}). | |"
+            anchor = next((key for title in PARTS if title == f"`{key}`"), reference.lower())
+            yield f"| `{key}` | mapping | {default} | {_meaning(value, parts[reference])} See [below](#{anchor}). | |"
             continue
         required = key in part.get("required", ())
         default = "required" if required else _default(value.get("default"))
@@ -125,6 +131,10 @@ def _key_table(part: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[st
         yield f"| `{key}` | {_type(value)} | {default} | {value['description']} | `{_yaml(key, example)}` |"
     if part.get("additionalProperties"):
         yield "| any other | as Great Expectations has it | | An argument of the expectation. | `column: age` |"
+
+
+def _meaning(value: Mapping[str, Any], part: Mapping[str, Any]) -> str:
+    return str(value.get("description") or part["description"])
 
 
 def _type(value: Mapping[str, Any]) -> str:

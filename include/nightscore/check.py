@@ -11,9 +11,9 @@ from nightscore.gates.expectations import require_expectations
 from nightscore.prediction_schema import prediction_columns, table_faults
 from nightscore.run import Services
 from nightscore.snapshot_sql import frozen_select
-from nightscore.source import Shape, require_columns, source_columns
+from nightscore.source import Shape, require_columns, require_rules, source_columns
 from nightscore.spec import Spec
-from nightscore.warehouse import Estimate
+from nightscore.warehouse import Estimate, StatementError
 
 T = TypeVar("T")
 
@@ -84,8 +84,13 @@ def _collect(faults: list[str], step: Callable[[], T]) -> T | None:
 
 
 def _dry_run(shape: Shape, services: Services) -> Estimate:
-    return services.warehouse.estimate(
-        frozen_select(shape.spec, shape.columns, shape.partition_type, None),
-        {"partition": dt.datetime.now(dt.UTC).date()},
-        doing=f"checking the row rules of {shape.spec.name}",
-    )
+    today = dt.datetime.now(dt.UTC).date()
+    try:
+        return services.warehouse.estimate(
+            frozen_select(shape.spec, shape.columns, shape.partition_type, None),
+            {"partition": today},
+            doing=f"checking the row rules of {shape.spec.name}",
+        )
+    except StatementError:
+        require_rules(shape, today, services.warehouse)
+        raise

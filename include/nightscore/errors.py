@@ -71,6 +71,15 @@ def listed(values: Iterable[object], most: int = MOST_LISTED) -> str:
     return shown if len(items) <= most else f"{shown} … and {len(items) - most} more"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "row"), counted(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def near_miss(name: str, allowed: Sequence[str]) -> str:
     """Return a sentence naming the allowed word nearest to `name`, or all of them when none is near.
 

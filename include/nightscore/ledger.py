@@ -63,6 +63,12 @@ def _summary(run: Run, records: dict[str, Json | None]) -> Json:
         "challengers_left_out": {**plan.left_out, **shadowed.get("left_out", {})},
         "resumed": list(run.records.resumes()),
         "warnings": [*gate.get("warnings", []), *staged.get("warnings", [])],
+        "overridden": [
+            {"check": check_name(check), "by": found["by"], "reason": found["reason"]}
+            for found in (gate, staged)
+            for check in found.get("checks", [])
+            if check.get("overridden")
+        ],
         "stopped_by": [line for name in refused for line in (records[name] or {})["stopped_by"]],
         "stopped_at": refused[0] if refused else None,
         "task": staged.get("task"),
@@ -81,6 +87,11 @@ def _summary(run: Run, records: dict[str, Json | None]) -> Json:
         "model_digest": plan.model.digest,
         "records": run.records.uri,
     }
+
+
+def check_name(check: Json) -> str:
+    """Return how people call a check of a gate's record."""
+    return f"{check['expectation']} on {check['column']}" if check["column"] else str(check["expectation"])
 
 
 def _write_tables(run: Run, summary: Json, records: dict[str, Json | None]) -> None:

@@ -17,12 +17,22 @@ def table_columns(name: str) -> tuple[Column, ...]:
 
 
 def ensure_operations_table(warehouse: Warehouse, name: str) -> None:
-    """Create a table of the operations dataset, partitioned by scoring date, where there is none."""
+    """Create a table of the operations dataset, partitioned by scoring date, where there is none.
+
+    A table that an earlier version of nightscore made is given the columns that it lacks.
+    """
     from google.cloud import bigquery
 
     config = warehouse.config
     full = f"{config.project}.{config.operations_dataset}.{name}"
-    if warehouse.find_table(full) is not None:
+    found = warehouse.find_table(full)
+    if found is not None:
+        there = {field.name.lower() for field in found.schema}
+        lacking = [column.to_api() for column in table_columns(name) if column.name.lower() not in there]
+        if lacking:
+            found.schema = [*found.schema, *lacking]
+            with translated(f"adding columns to {config.operations_dataset}.{name}"):
+                warehouse.client.update_table(found, ["schema"])
         return
     warehouse.create_dataset(config.operations_dataset, DESCRIPTION)
     wanted = bigquery.Table(full, schema=[column.to_api() for column in table_columns(name)])

@@ -6,7 +6,7 @@ again, which is how a killed run resumes.
 
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from nightscore.gates.feature_gate import feature_gate
 from nightscore.gates.gate import GateStoppedError
@@ -85,6 +85,8 @@ def start(
     *,
     model: ModelReference | None = None,
     dry_run: bool = False,
+    overrides: Sequence[str] = (),
+    accept_warnings: bool = False,
     reason: str | None = None,
     progress: Progress | None = None,
     holder: Holder | None = None,
@@ -99,6 +101,8 @@ def start(
         services: the deployment.
         model: another model than the spec's.
         dry_run: score and check, publish nothing.
+        overrides: names of checks that shall not stop the run; need a reason.
+        accept_warnings: publish with warnings, where the spec would hold the run.
         reason: why it is run by hand.
         progress: who is told.
         holder: who holds the lease; by default this process.
@@ -115,7 +119,15 @@ def start(
     try:
         with lease.renewed():
             decided, resumed = plan(
-                spec, partition, services.warehouse, services.registry, model=model, dry_run=dry_run, reason=reason
+                spec,
+                partition,
+                services.warehouse,
+                services.registry,
+                model=model,
+                dry_run=dry_run,
+                overrides=overrides,
+                accept_warnings=accept_warnings,
+                reason=reason,
             )
             run = Run(decided, services, progress, lease)
             if resumed:

@@ -13,7 +13,7 @@ import datetime as dt
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nightscore import __version__
 from nightscore.challengers import choose_challengers
 from nightscore.objects import to_json
+from nightscore.overrides import require_overrides
 from nightscore.prediction_schema import prediction_columns, require_table_fits
 from nightscore.publications import last_publication
 from nightscore.records import RunRecords, is_finished
@@ -75,6 +76,8 @@ class Plan(BaseModel):
         sources: full name → time of last change of the tables the rows come from.
         replaces_rows: rows of the predictions table's partition that a publication will replace.
         dry_run: score and check, publish nothing.
+        overrides: names of checks that shall not stop the run.
+        accept_warnings: publish with warnings, where the spec would hold the run.
         reason, planned_by, code_version: for people and auditors.
     """
 
@@ -99,6 +102,8 @@ class Plan(BaseModel):
     sources: dict[str, str]
     replaces_rows: int
     dry_run: bool = False
+    overrides: tuple[str, ...] = ()
+    accept_warnings: bool = False
     reason: str | None = None
     planned_by: str
     code_version: str
@@ -131,6 +136,8 @@ def plan(
     *,
     model: ModelReference | None = None,
     dry_run: bool = False,
+    overrides: Sequence[str] = (),
+    accept_warnings: bool = False,
     reason: str | None = None,
 ) -> tuple[Plan, bool]:
     """Decide a run, or find the unfinished run that was decided the same way.
@@ -142,6 +149,8 @@ def plan(
         registry: where the models are.
         model: another model than the spec's.
         dry_run: score and check, publish nothing.
+        overrides: names of checks that shall not stop the run.
+        accept_warnings: publish with warnings, where the spec would hold the run.
         reason: why it is run by hand.
 
     Returns:
@@ -150,8 +159,10 @@ def plan(
     Raises:
         EmptyPartitionError: there is nothing to score.
         PredictionsTableError: the predictions table exists and cannot hold the predictions.
+        OverrideError: an override names no check that can be overridden, or there is no reason.
         ConfigurationError: a table, column or model is missing or does not fit.
     """
+    require_overrides(spec, overrides, reason)
     version = registry.resolve(model or spec.model)
     chosen = choose_challengers(spec.model, version, registry)
     source = look_at_source(spec, partition, version, warehouse, chosen.versions)
@@ -172,6 +183,10 @@ def plan(
     }
     if challengers:
         identity["challengers"] = [pinned.digest for pinned in challengers]
+    if overrides:
+        identity["overrides"] = sorted(overrides)
+    if accept_warnings:
+        identity["accept_warnings"] = True
 
     def build(ordinal: int, digest: str) -> Plan:
         return Plan(
@@ -194,6 +209,8 @@ def plan(
             sources=source.modified,
             replaces_rows=replaces_rows,
             dry_run=dry_run,
+            overrides=tuple(sorted(overrides)),
+            accept_warnings=accept_warnings,
             reason=reason,
             planned_by=user_name(),
             code_version=__version__,

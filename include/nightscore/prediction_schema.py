@@ -63,6 +63,14 @@ def require_table_fits(spec: Spec, table: "bigquery.Table", columns: Sequence[Co
 
 def table_faults(table: "bigquery.Table", partition: str, columns: Sequence[Column]) -> list[str]:
     """Return what keeps an existing table from taking these columns; further columns must be NULLABLE."""
+    faults = column_faults(table, columns)
+    if table.time_partitioning is None or table.time_partitioning.field != partition:
+        faults.append(f"it is not partitioned by day on {partition}")
+    return faults
+
+
+def column_faults(table: "bigquery.Table", columns: Sequence[Column]) -> list[str]:
+    """Return in what an existing table's columns differ from these; further columns must be NULLABLE."""
     there = {field.name.lower(): Column.from_api(field) for field in table.schema}
     faults: list[str] = []
     for column in columns:
@@ -72,6 +80,4 @@ def table_faults(table: "bigquery.Table", partition: str, columns: Sequence[Colu
         elif (found.type, found.mode == "REPEATED") != (column.type, column.mode == "REPEATED"):
             faults.append(f"the column {column.name} is {found.type} and not {column.type}")
     faults.extend(f"the column {c.name} is REQUIRED and has no value" for c in there.values() if c.mode == "REQUIRED")
-    if table.time_partitioning is None or table.time_partitioning.field != partition:
-        faults.append(f"it is not partitioned by day on {partition}")
     return faults

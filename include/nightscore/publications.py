@@ -24,6 +24,11 @@ def read_publications(bucket: Bucket, pipeline: str, partition: dt.date) -> list
     return [content for content in found if content is not None]
 
 
+def published_partitions(bucket: Bucket, pipeline: str) -> list[dt.date]:
+    """Return the partitions of a pipeline that were ever published."""
+    return [dt.date.fromisoformat(day) for day in bucket.iter_folders(f"{ROOT}{pipeline}/")]
+
+
 def last_publication(bucket: Bucket, pipeline: str, partition: dt.date) -> Json | None:
     """Return a partition's last publication, or None when there was none."""
     names = sorted(bucket.iter_names(_prefix(pipeline, partition)))

@@ -6,6 +6,7 @@ the same rows.
 """
 
 from nightscore.objects import Json
+from nightscore.row_rules import FAILED
 from nightscore.run import Run
 from nightscore.snapshot_sql import frozen_select
 
@@ -14,7 +15,8 @@ def freeze(run: Run) -> Json:
     """Copy the partition's rows into the run's snapshot table; return its record.
 
     A row carries, beside its columns, `_key_hash` (INT64 ≥ 0, from MD5 of the keys), `_shard` (`_key_hash` modulo the
-    number of shards) and `_rejected_by` (the names of the row rules that hit, joined by commas, or NULL).
+    number of shards) and `_rejected_by` (the names of the row rules that hit, joined by commas, those that
+    failed with `:error` behind them, or NULL).
     """
     plan, warehouse = run.plan, run.warehouse
     warehouse.create_dataset(warehouse.config.staging_dataset, "Run-scoped tables of nightscore; all of them expire.")
@@ -47,10 +49,13 @@ def freeze(run: Run) -> Json:
         doing=f"counting the frozen rows of {plan.spec.name}",
         labels=plan.labels,
     ).rows
-    rejected = dict.fromkeys(plan.spec.features.reject, 0)
+    rejected, failed = dict.fromkeys(plan.spec.features.reject, 0), dict[str, int]()
     for row in counts:
         for rule in filter(None, (row["rules"] or "").split(",")):
-            rejected[rule] += int(row["n"])
+            name = rule.removesuffix(FAILED)
+            rejected[name] += int(row["n"])
+            if name != rule:
+                failed[name] = failed.get(name, 0) + int(row["n"])
     accepted = [row for row in counts if row["rules"] is None]
     rows = sum(int(row["n"]) for row in counts)
     return {
@@ -59,6 +64,7 @@ def freeze(run: Run) -> Json:
         "accepted": sum(int(row["n"]) for row in accepted),
         "rejected": rows - sum(int(row["n"]) for row in accepted),
         "rejected_by_rule": rejected,
+        "rule_errors": failed,
         "shard_rows": {str(row["shard"]): int(row["n"]) for row in sorted(accepted, key=lambda row: row["shard"])},
         "bytes_processed": result.bytes_processed,
         "job_id": result.job_id,

@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Mapping, Sequence
 
+from nightscore.row_rules import rejected_by
 from nightscore.spec import Spec
 
 PARTITION_TYPES = ("DATE", "DATETIME", "TIMESTAMP")
@@ -29,7 +30,7 @@ def frozen_select(
     return (
         f"SELECT {', '.join(names)},\n"
         f"  {key_hash(spec.features.keys)} AS _key_hash,\n"
-        f"  {rejected_by(spec.features.reject)} AS _rejected_by\n"
+        f"  {rejected_by(spec.features.rules)} AS _rejected_by\n"
         f"FROM {source}\n"
         f"WHERE {where_partition(partition, partition_type)}"
     )
@@ -46,19 +47,6 @@ def key_hash(keys: Sequence[str]) -> str:
     """
     parts = [f"CAST(LENGTH(CAST(`{k}` AS STRING)) AS STRING), ':', CAST(`{k}` AS STRING)" for k in keys]
     return f"CAST(CONCAT('0x', SUBSTR(TO_HEX(MD5(CONCAT({', '.join(parts)}))), 1, 15)) AS INT64)"
-
-
-def rejected_by(rules: Mapping[str, str]) -> str:
-    """Return GoogleSQL for the names of the rules that hit, joined by commas, NULL when none does.
-
-    >>> rejected_by({})
-    'CAST(NULL AS STRING)'
-    """
-    if not rules:
-        return "CAST(NULL AS STRING)"
-    # The line break ends a comment that a rule may close with.
-    hits = ", ".join(f"IF((\n{condition}\n), '{name},', '')" for name, condition in rules.items())
-    return f"NULLIF(RTRIM(CONCAT({hits}), ','), '')"
 
 
 def where_partition(column: str, kind: str) -> str:

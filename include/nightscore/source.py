@@ -112,6 +112,7 @@ def _estimate(
     try:
         return shape, dry_run(shape)
     except StatementError as error:
+        require_rules(shape, partition, warehouse)
         alone = require_columns(spec, version, warehouse, {})
         if alone.columns == shape.columns:
             raise
@@ -122,6 +123,23 @@ def _estimate(
             if not {item.name.lower() for item in found.manifest.inputs} <= there
         }
         return replace(alone, left_out={**left_out, **shape.left_out}), dry_run(alone)
+
+
+def require_rules(shape: Shape, partition: dt.date, warehouse: Warehouse) -> None:
+    """Check by dry run that every row rule is a condition that the source's rows can be asked.
+
+    Raises:
+        StatementError: one is not; it is named.
+    """
+    for name in shape.spec.features.reject:
+        features = shape.spec.features.model_copy(update={"reject": {name: shape.spec.features.reject[name]}})
+        warehouse.estimate(
+            frozen_select(
+                shape.spec.model_copy(update={"features": features}), shape.columns, shape.partition_type, None
+            ),
+            {"partition": partition},
+            doing=f"checking features.reject.{name} of {shape.spec.name}",
+        )
 
 
 def require_columns(

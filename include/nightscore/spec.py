@@ -66,6 +66,24 @@ def parse_share(value: object) -> object:
     return float(match[1]) / 100
 
 
+def parse_budget(value: object) -> object:
+    """Return a share from `1%` or `0.01`, and a number of rows from an integer.
+
+    >>> parse_budget("1%"), parse_budget(0.01), parse_budget(100)
+    (0.01, 0.01, 100)
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 0:
+            raise PydanticKnownError("greater_than_equal", {"ge": 0})
+        return value
+    value = parse_share(value)
+    if isinstance(value, bool) or not isinstance(value, float):
+        raise PydanticCustomError("budget_type", "must be a share like 1% or 0.01, or a number of rows")
+    if not 0 <= value <= 1:
+        raise PydanticCustomError("budget_share", "must be a share between 0 and 1, or a number of rows")
+    return value
+
+
 def parse_days(value: object) -> object:
     """Return a time span from `30d`.
 
@@ -131,6 +149,8 @@ def skipped_tick(cron: str, timezone: str, year: int = 2027) -> dt.datetime | No
 Column = Annotated[str, Field(pattern=rf"^{IDENTIFIER}$")]
 Table = Annotated[str, Field(pattern=rf"^{TABLE}$")]
 Share = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=float | str), Field(ge=0, le=1)]
+Budget = Annotated[float | int, BeforeValidator(parse_budget, json_schema_input_type=float | int | str)]
+Level = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=float | str), Field(gt=0)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
 Challenger = Annotated[
     Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")], BeforeValidator(parse_challenger)
@@ -214,6 +234,16 @@ class Schedule(Part):
         return self
 
 
+class Rule(Part):
+    """A row rule."""
+
+    when: Annotated[str, Field(min_length=1, max_length=10_000, examples=["age NOT BETWEEN 18 AND 110"])]
+    """A GoogleSQL condition. A row for which it is true is not scored but quarantined."""
+
+    max_rejected: Annotated[Budget | None, Field(examples=["0.5%"])] = None
+    """The largest share of rows, or number of rows, that this rule may reject; above it nothing is published."""
+
+
 class Features(Part):
     """Where the rows to score come from."""
 
@@ -230,13 +260,32 @@ class Features(Part):
     """The columns that together name a row of a partition: INT64, STRING or DATE; never NULL, never twice."""
 
     reject: Annotated[
-        dict[Column, Annotated[str, Field(min_length=1, max_length=10_000)]],
+        dict[
+            Column,
+            Annotated[
+                Rule,
+                BeforeValidator(lambda v: {"when": v} if isinstance(v, str) else v, json_schema_input_type=str | Rule),
+            ],
+        ],
         Field(examples=[{"impossible_age": "age NOT BETWEEN 18 AND 110"}]),
     ] = {}
-    """Row rules: a name and a GoogleSQL condition each. A row for which one is true is not scored but quarantined."""
+    """Row rules: a name and a GoogleSQL condition each, or a mapping with `when` and `max_rejected`.
+
+    A row for which one is true is not scored but quarantined, and so is a row on which one fails.
+    """
 
     query: Annotated[str | None, Field(json_schema_extra={"hidden": True})] = None
     """The text of the file that `sql` names, read together with the spec."""
+
+    @property
+    def rules(self) -> dict[str, str]:
+        """The row rules' conditions."""
+        return {name: rule.when for name, rule in self.reject.items()}
+
+    @field_serializer("reject")
+    def _reject(self, value: dict[str, Rule]) -> dict[str, Any]:
+        # A rule that is only a condition is written as one: specs have the digests that they had before.
+        return {n: r.when if r.max_rejected is None else r.model_dump() for n, r in value.items()}
 
     @field_validator("keys")
     @classmethod
@@ -336,6 +385,35 @@ class Expectation(Part):
         return tuple(item for item in named if isinstance(item, str))
 
 
+class Levels(Part):
+    """From which change on a comparison warns, and from which it stops the run."""
+
+    warn: Annotated[Level | None, Field(examples=[0.1])] = None
+    """The run is published, with a warning."""
+
+    stop: Annotated[Level | None, Field(examples=[0.25])] = None
+    """Nothing is published."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Levels":
+        if self.warn is not None and self.stop is not None and self.warn > self.stop:
+            raise ValueError(f"`warn` ({self.warn:g}) is above `stop` ({self.stop:g})")
+        return self
+
+
+class Compare(Part):
+    """The predictions beside those of the last partition before, as it was published."""
+
+    rows: Annotated[Levels, Field(examples=[{"warn": "20%", "stop": "50%"}])] = Levels(warn=0.2)
+    """Change of the number of rows, as a share of what it was."""
+
+    mean: Annotated[Levels, Field(examples=[{"warn": 0.25, "stop": 1}])] = Levels(warn=0.25)
+    """Shift of the mean prediction, in standard deviations of what it was. Not for several classes."""
+
+    psi: Annotated[Levels, Field(examples=[{"warn": 0.1, "stop": 0.25}])] = Levels(warn=0.25)
+    """Population stability index of the predictions: 20 bins of a score, the labels of several classes."""
+
+
 class Checks(Part):
     """What must hold before scoring and before publishing."""
 
@@ -351,8 +429,17 @@ class Checks(Part):
     ] = ()
     """Checked on the staged predictions."""
 
-    max_rejected: Annotated[Share, Field(examples=["1%"])] = 0.0
-    """The largest share of rows that row rules may reject; above it nothing is published."""
+    max_rejected: Annotated[Budget, Field(examples=["1%"])] = 0.0
+    """The largest share of rows, or number of rows, that row rules may reject; above it nothing is published."""
+
+    max_same_score: Annotated[Share, Field(examples=["50%"])] = 0.9
+    """The share of rows with one and the same score, or value, above which there is a warning; all stop the run."""
+
+    compare: Compare = Compare()
+    """The predictions beside those of the last partition before."""
+
+    warnings: Annotated[Literal["publish", "hold"], Field(examples=["hold"])] = "publish"
+    """What becomes of a run with warnings: it is published, or held until somebody runs it with `--accept-warnings`."""
 
 
 class Predictions(Part):
@@ -446,6 +533,10 @@ class Spec(Part):
     def digest(self) -> str:
         """SHA-256 (hex) of everything the spec says that can change a prediction or a verdict."""
         content = self.model_dump(mode="json", exclude={"description", "owner", "schedule"})
+        # A spec without what was added later has the digest that it had before that was known.
         if not self.model.challengers:
-            del content["model"]["challengers"]  # a spec without them has the digest that it had before they were known
+            del content["model"]["challengers"]
+        for name in ("max_same_score", "compare", "warnings"):
+            if getattr(self.checks, name) == Checks.model_fields[name].default:
+                del content["checks"][name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

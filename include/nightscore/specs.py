@@ -20,11 +20,14 @@ from nightscore.spec import (
     PIPELINE_NAME,
     SQL_FILE,
     Checks,
+    Compare,
     Expectation,
     Features,
+    Levels,
     Limits,
     ModelReference,
     Predictions,
+    Rule,
     Schedule,
     Spec,
 )
@@ -39,6 +42,7 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "features": Features,
     "model": ModelReference,
     "checks": Checks,
+    "checks.compare": Compare,
     "checks.features": Expectation,
     "checks.predictions": Expectation,
     "predictions": Predictions,
@@ -51,6 +55,8 @@ _KINDS: Mapping[str, str] = {
     "model_type": "must be a mapping",
     "dict_type": "must be a mapping",
     "tuple_type": "must be a list",
+    "budget_share": "must be a share between 0 and 1, or a number of rows",
+    "budget_type": "must be a share like 1% or 0.01, or a number of rows",
     "reference_type": "must be an alias or a version number",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
@@ -265,8 +271,7 @@ def _problem(name: str, item: Mapping[str, Any]) -> Problem:
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{shorten(part, 60)}" for part in location).lstrip(".")
     kind, found = item["type"], item.get("input")
     if kind == "extra_forbidden":
-        part = _PARTS[".".join(str(parent) for parent in parents if isinstance(parent, str))]
-        return Problem(path, f"unknown key. {near_miss(str(last), _keys(part))}")
+        return Problem(path, f"unknown key. {near_miss(str(last), _keys(_part(parents)))}")
     if kind == "invalid_key" or (kind == "string_type" and item["loc"][-1] == "[key]"):
         above = ".".join(str(parent) for parent in parents)
         return Problem(above, f"a key must be text, found {_shown(kind, found)}.")
@@ -277,6 +282,13 @@ def _problem(name: str, item: Mapping[str, Any]) -> Problem:
     if kind == "string_pattern_mismatch" and path == "name":
         return Problem("", f"the folder's name {shorten(name)!r} must match {PIPELINE_NAME}.")
     return Problem(path, _sentence(path, item))
+
+
+def _part(parents: Sequence[object]) -> type[BaseModel]:
+    names = [str(parent) for parent in parents if isinstance(parent, str)]
+    if names[:2] == ["features", "reject"]:
+        return Rule
+    return Levels if names[:2] == ["checks", "compare"] and len(names) == 3 else _PARTS[".".join(names)]
 
 
 def _keys(part: type[BaseModel]) -> list[str]:
@@ -295,6 +307,8 @@ def _sentence(path: str, item: Mapping[str, Any]) -> str:
         return f"{message.removeprefix('Value error, ')}."
     if kind == "model_type" and path == "schedule":
         message = "must be a cron expression or a mapping"
+    elif kind == "model_type" and path.startswith("features.reject."):
+        message = "must be a condition or a mapping"
     elif kind in _KINDS:
         message = _KINDS[kind].format(**_limits(path, item.get("ctx") or {}))
     else:

@@ -55,7 +55,7 @@ def _nights(services, table):
 
 
 def test_the_spec_rejects_what_the_portfolio_spoils(spec):
-    assert spec.features.reject == portfolio.REJECT
+    assert spec.features.rules == portfolio.REJECT
     assert spec.features.table == FEATURES_TABLE
     assert (spec.features.partition, spec.features.keys) == (portfolio.PARTITION, (portfolio.KEY,))
     assert spec.checks.max_rejected == 0.01

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from nightscore.snapshot_sql import PARTITION_TYPES, frozen_select, key_hash, rejected_by, where_partition
+from nightscore.row_rules import rejected_by
+from nightscore.snapshot_sql import PARTITION_TYPES, frozen_select, key_hash, where_partition
 from nightscore.spec import Spec
 
 NOW = dt.datetime(2026, 11, 20, 2, tzinfo=dt.UTC)
@@ -37,24 +38,6 @@ def test_the_hash_of_two_keys_tells_where_one_ends() -> None:
         "CAST(LENGTH(CAST(`b` AS STRING)) AS STRING), ':', CAST(`b` AS STRING)"
         "))), 1, 15)) AS INT64)"
     )
-
-
-@pytest.mark.parametrize(
-    ("rules", "sql"),
-    [
-        ({}, "CAST(NULL AS STRING)"),
-        ({"too_old": "age > 110"}, "NULLIF(RTRIM(CONCAT(IF((\nage > 110\n), 'too_old,', '')), ','), '')"),
-        (
-            {"too_old": "age > 110", "no_limit": "limit_bal IS NULL -- not granted yet"},
-            (
-                "NULLIF(RTRIM(CONCAT(IF((\nage > 110\n), 'too_old,', ''), "
-                "IF((\nlimit_bal IS NULL -- not granted yet\n), 'no_limit,', '')), ','), '')"
-            ),
-        ),
-    ],
-)
-def test_the_rules_that_hit(rules: dict[str, str], sql: str) -> None:
-    assert rejected_by(rules) == sql
 
 
 WHERE = {

@@ -57,6 +57,11 @@ SPEC = Spec.model_validate(CONTENT)
         ("model.challengers", ["challenger"]),
         ("checks.features", [{"expect": "expect_table_row_count_to_be_between", "min_value": 2}]),
         ("checks.max_rejected", "2%"),
+        ("checks.max_rejected", 100),
+        ("features.reject", {"impossible_age": {"when": "age < 18", "max_rejected": 5}}),
+        ("checks.max_same_score", "50%"),
+        ("checks.compare", {"psi": {"stop": 0.25}}),
+        ("checks.warnings", "hold"),
         ("predictions.table", "predictions.other"),
         ("predictions.threshold", 0.4),
     ],
@@ -74,6 +79,8 @@ def test_the_digest_covers_what_can_change_a_prediction_or_a_verdict(path: str, 
         ("schedule", "30 4 * * *"),
         ("keep", "30 days"),
         ("checks.max_rejected", 0.01),
+        ("features.reject", {"impossible_age": {"when": "age < 18"}}),
+        ("checks.warnings", "publish"),
         ("limits.max_bytes_billed", 200_000_000_000),
     ],
 )
@@ -103,10 +110,12 @@ def test_derived_names() -> None:
     assert str(changed("model.version", 7).model) == "credit_default@7"
 
 
-def test_a_spec_without_challengers_has_the_digest_that_it_had_before_they_were_known() -> None:
+def test_a_spec_without_what_was_added_later_has_the_digest_that_it_had_before() -> None:
     content = SPEC.model_dump(mode="json", exclude={"description", "owner", "schedule"})
     content["model"] = {"name": "credit_default", "alias": None, "version": None}
+    content["checks"] = {name: content["checks"][name] for name in ("features", "predictions", "max_rejected")}
     assert SPEC.digest == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    assert SPEC.digest == "e3aed01c188cb438a50b1b329012ee3c6b06704786916871efb14b3b41c6469e"  # since the first version
 
 
 def test_challengers_are_references_to_the_same_model() -> None:

@@ -89,7 +89,10 @@ def test_every_value_of_a_spec() -> None:
             "sql": None,
             "partition": "snapshot_date",
             "keys": ["account_id", "product"],
-            "reject": {"impossible_age": "age NOT BETWEEN 18 AND 110", "no_limit": "limit_bal IS NULL"},
+            "reject": {
+                "impossible_age": "age NOT BETWEEN 18 AND 110",
+                "no_limit": {"when": "limit_bal IS NULL", "max_rejected": 100},
+            },
             "query": None,
         },
         "model": {
@@ -118,6 +121,13 @@ def test_every_value_of_a_spec() -> None:
                 }
             ],
             "max_rejected": 0.01,
+            "max_same_score": 0.5,
+            "compare": {
+                "rows": {"warn": 0.2, "stop": 0.5},
+                "mean": {"warn": 0.25, "stop": None},
+                "psi": {"warn": 0.1, "stop": 0.25},
+            },
+            "warnings": "hold",
         },
         "predictions": {"table": "predictions.credit_default", "threshold": 0.5},
         "limits": {"max_bytes_billed": 200_000_000_000, "shards": 4, "parallel_shards": 2},

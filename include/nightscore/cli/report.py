@@ -40,6 +40,8 @@ def print_run(console: Console, summary: Json) -> None:
         console.print(f"refused: {line}", style="red", markup=False)
     for line in summary.get("warnings") or []:
         console.print(f"warning: {line}", style="yellow", markup=False)
+    for item in summary.get("overridden") or []:
+        console.print(f"overridden: {item['check']}, by {item['by']}: {item['reason']}", style="yellow", markup=False)
     for label, why in (summary.get("challengers_left_out") or {}).items():
         console.print(f"challenger {label} was left out: {why}", style="yellow", markup=False)
     for item in summary.get("resumed") or []:

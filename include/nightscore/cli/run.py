@@ -16,6 +16,13 @@ def run(
     partition: Annotated[str, typer.Option(help="Scoring date, like 2026-11-19.")],
     model: Annotated[str | None, typer.Option(help="NAME@ALIAS or NAME@VERSION instead of the spec's model.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Freeze, check and score, but publish nothing.")] = False,
+    accept_warnings: Annotated[
+        bool, typer.Option("--accept-warnings", help="Publish with warnings, where the spec says `warnings: hold`.")
+    ] = False,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(help="CHECK or CHECK:COLUMN that shall not stop this run; needs --reason. Once for each check."),
+    ] = None,
     reason: Annotated[str | None, typer.Option(help="Why it is run by hand; kept in the run's records.")] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for another run of the same partition.")] = 0,
     take_over: Annotated[
@@ -39,6 +46,8 @@ def run(
             services(),
             model=reference,
             dry_run=dry_run,
+            overrides=override or (),
+            accept_warnings=accept_warnings,
             reason=reason,
             progress=progress,
             wait=wait,

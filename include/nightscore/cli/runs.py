@@ -90,6 +90,7 @@ def show_run(
             )
             for check in content["checks"]:
                 mark = "ok" if check["passed"] else check["severity"].upper()
+                mark = "overridden" if check.get("overridden") else mark
                 failing = _figure(check["failing_rows"])
                 made.add_row(check["expectation"], check["column"], mark, check["wanted"], check["observed"], failing)
             out.print(made)

@@ -37,6 +37,7 @@ class Verdict:
         rows: how many rows it looked at, where it counts rows.
         failing_rows: how many of them fail.
         built_in: whether nightscore asked for it, and not the spec.
+        overridden: whether it failed and somebody answers for it.
     """
 
     expectation: str
@@ -48,6 +49,7 @@ class Verdict:
     rows: int | None = None
     failing_rows: int | None = None
     built_in: bool = False
+    overridden: bool = False
 
     def sentence(self) -> str:
         """Return the finding as one line."""

@@ -1,8 +1,10 @@
 """The feature gate: may these frozen rows be scored?"""
 
-from nightscore.errors import ConfigurationError
-from nightscore.gates.expectations import check_table, unique_keys
-from nightscore.gates.gate import gate_record
+from collections.abc import Iterator
+
+from nightscore.errors import ConfigurationError, counted
+from nightscore.gates.expectations import Verdict, check_table, unique_keys
+from nightscore.gates.gate import Leave, gate_record
 from nightscore.objects import Json
 from nightscore.run import Run
 from nightscore.spec import Expectation
@@ -29,20 +31,45 @@ def feature_gate(run: Run) -> Json:
         labels=run.plan.labels,
         max_bytes_billed=run.spec.limits.max_bytes_billed,
     )
-    return gate_record(int(frozen["accepted"]), verdicts, _rejections(run, frozen), rejected=int(frozen["rejected"]))
-
-
-def _rejections(run: Run, frozen: Json) -> list[str]:
     rows, rejected = int(frozen["rows"]), int(frozen["rejected"])
-    allowed = run.spec.checks.max_rejected
-    if rejected == rows:
-        return [f"of {rows:,} frozen rows none is left to score"]
-    if rejected > allowed * rows:
-        rules = ", ".join(f"{name} {count:,}" for name, count in frozen["rejected_by_rule"].items() if count)
-        return [
-            f"{rejected:,} of {rows:,} rows were rejected ({rejected / rows:.2%}), {allowed:.2%} is allowed: {rules}"
-        ]
-    return []
+    return gate_record(
+        int(frozen["accepted"]),
+        [*verdicts, *_budgets(run, frozen)],
+        [f"of {rows:,} frozen rows none is left to score"] if rejected == rows else [],
+        leave=Leave.of(run),
+        rejected=rejected,
+    )
+
+
+def _budgets(run: Run, frozen: Json) -> Iterator[Verdict]:
+    """Yield whether row rules rejected no more rows than is allowed: all together, then those with a budget."""
+    rows, by_rule = int(frozen["rows"]), frozen["rejected_by_rule"]
+    rules = ", ".join(f"{name} {count:,}" for name, count in by_rule.items() if count)
+    yield _budget("", int(frozen["rejected"]), rows, run.spec.checks.max_rejected, rules)
+    for name, rule in run.spec.features.reject.items():
+        if rule.max_rejected is not None:
+            failed = frozen["rule_errors"].get(name, 0)
+            yield _budget(
+                name,
+                int(by_rule[name]),
+                rows,
+                rule.max_rejected,
+                f"the rule could not be evaluated on {failed:,} of them" if failed else "",
+            )
+
+
+def _budget(rule: str, rejected: int, rows: int, allowed: float, detail: str) -> Verdict:
+    is_count = isinstance(allowed, int)
+    return Verdict(
+        expectation="max_rejected",
+        column=rule,
+        severity="critical",
+        passed=rejected <= (allowed if is_count else allowed * rows),
+        observed=f"{counted(rejected, 'rejected row')} ({rejected / rows:.2%})" + (f": {detail}" if detail else ""),
+        wanted=f"at most {allowed:,}" if is_count else f"at most {allowed:.2%}",
+        rows=rows,
+        failing_rows=rejected,
+    )
 
 
 def _built_in(run: Run) -> list[Expectation]:

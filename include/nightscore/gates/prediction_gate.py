@@ -2,8 +2,10 @@
 
 from nightscore.contents import Contents
 from nightscore.errors import ConfigurationError, listed
+from nightscore.gates.comparison import compare
 from nightscore.gates.expectations import check_table, unique_keys
-from nightscore.gates.gate import gate_record
+from nightscore.gates.gate import Leave, gate_record
+from nightscore.gates.soundness import soundness
 from nightscore.objects import Json
 from nightscore.predictions import stage
 from nightscore.run import Run
@@ -19,8 +21,9 @@ class ShardsMissingError(ConfigurationError):
 def prediction_gate(run: Run) -> Json:
     """Stage what the shards scored and check it; return the gate's record.
 
-    Always checked: every accepted row was scored, once; keys are never repeated; predictions are there, and the scores
-    of a binary classifier lie within 0 and 1. Then come the spec's own expectations.
+    Always checked: every accepted row was scored, once; keys are never repeated; predictions are there, finite, and the
+    probabilities that they are called; columns are those of the predictions table; not all rows have one score. Then
+    come the spec's own expectations, and the comparison with the last partition before.
 
     Raises:
         ShardsMissingError: a shard has no receipt.
@@ -46,15 +49,17 @@ def prediction_gate(run: Run) -> Json:
         labels=run.plan.labels,
         max_bytes_billed=run.spec.limits.max_bytes_billed,
     )
+    figures = combine([receipt["figures"] for receipt in receipts if receipt["rows"]])
     return gate_record(
         staged.rows,
-        verdicts,
+        [*soundness(run, task), *verdicts, *compare(run, task, figures)],
         _differences(run, frozen, scored, staged),
+        leave=Leave.of(run),
         task=task,
         scored=scored.rows,
         accepted=int(frozen["accepted"]),
         checksum=str(scored),
-        figures=combine([receipt["figures"] for receipt in receipts if receipt["rows"]]),
+        figures=figures,
         scoring_seconds=round(sum(float(receipt["seconds"]) for receipt in receipts), 3),
         shards=len(receipts),
     )

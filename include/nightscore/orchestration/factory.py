@@ -72,6 +72,21 @@ PARAMS = {
         description="Freeze, check and score, but publish nothing.",
         section="How",
     ),
+    "accept_warnings": Param(
+        False,
+        type="boolean",
+        title="Accept warnings",
+        description="Publish with warnings, where the spec holds such a run.",
+        section="How",
+    ),
+    "override": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string"},
+        title="Override",
+        description="CHECK or CHECK:COLUMN that shall not stop this run, one a line; needs a reason.",
+        section="How",
+    ),
     "take_over": Param(
         False,
         type="boolean",

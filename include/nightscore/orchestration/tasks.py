@@ -61,6 +61,8 @@ def plan(
         build_services(settings()),
         model=parse_model(model) if model else None,
         dry_run=bool(given.get("dry_run")),
+        overrides=given.get("override") or (),
+        accept_warnings=bool(given.get("accept_warnings")),
         reason=given.get("reason"),
         progress=LoggedProgress(),
         holder=_holder(dag_run),

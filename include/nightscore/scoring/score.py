@@ -92,9 +92,9 @@ def tabulate(values: "np.ndarray[Any, np.dtype[np.float64]]", model: Predictor) 
 def summarise(predictions: "pa.Table", task: str, threshold: float | None = None) -> dict[str, Any]:
     """Return figures of a batch of predictions that add up over batches.
 
-    Binary: `rows`, `sum`, `min`, `max`, `histogram` (20 equal bins of 0..1, a score's bin is floor(20 * score), and 1
-    is in the last) and `flagged` (score ≥ threshold).
-    Regression: `rows`, `sum`, `min`, `max`. Multiclass: `rows`, `labels` (label → count).
+    Binary: `rows`, `sum`, `squares` (sum of the squares), `min`, `max`, `histogram` (20 equal bins of 0..1, a
+    score's bin is floor(20 * score), and 1 is in the last) and `flagged` (score ≥ threshold).
+    Regression: `rows`, `sum`, `squares`, `min`, `max`. Multiclass: `rows`, `labels` (label → count).
     """
     import numpy as np
     import pyarrow.compute as pc
@@ -107,6 +107,7 @@ def summarise(predictions: "pa.Table", task: str, threshold: float | None = None
     figures: dict[str, Any] = {"rows": rows}
     if rows:
         figures |= {"sum": float(values.sum()), "min": float(values.min()), "max": float(values.max())}
+        figures["squares"] = float(values @ values)
     if task == "binary":
         is_share = not rows or (figures["min"] >= 0 and figures["max"] <= 1)
         figures["histogram"] = _histogram(values if is_share else values[(values >= 0) & (values <= 1)])

@@ -130,6 +130,7 @@ def test_figures_of_a_binary_batch() -> None:
     assert found == {
         "rows": 5,
         "sum": pytest.approx(1.59),
+        "squares": pytest.approx(1.2541),
         "min": 0.0,
         "max": 1.0,
         "histogram": [2, 1, *[0] * 8, 1, *[0] * 8, 1],
@@ -144,7 +145,13 @@ def test_without_a_threshold_nothing_is_flagged() -> None:
 
 def test_figures_of_a_regression() -> None:
     predictions = score(rows(3), Given("regression", np.array([1.0, -2.0, 4.0])))
-    assert summarise(predictions, "regression") == {"rows": 3, "sum": 3.0, "min": -2.0, "max": 4.0}
+    assert summarise(predictions, "regression") == {
+        "rows": 3,
+        "sum": 3.0,
+        "squares": 21.0,
+        "min": -2.0,
+        "max": 4.0,
+    }
 
 
 def test_figures_of_a_multiclass_batch() -> None:
