@@ -6,7 +6,7 @@ import pytest
 
 from nightscore.errors import GateRefusedError
 from nightscore.gates.expectations import Verdict
-from nightscore.gates.gate import MOST_SHOWN, GateStoppedError, gate_record
+from nightscore.gates.gate import MOST_SHOWN, GateStoppedError, Leave, gate_record
 from nightscore.objects import to_json
 
 
@@ -99,3 +99,33 @@ def test_the_message_stays_bounded() -> None:
     assert len(lines) == MOST_SHOWN + 3
     assert lines[-2:] == ["  … and 492 more", "The whole report: gs://b/prediction_gate.json"]
     assert len(record["stopped_by"]) == 500
+
+
+GIVEN = Leave(frozenset({"expect_column_values_to_not_be_null:limit_bal"}), by="anna", reason="known since Monday")
+
+
+def test_an_overridden_check_does_not_stop_the_run_and_is_told() -> None:
+    record = gate_record(10_000, [GOOD, BAD], leave=GIVEN)
+    assert (record["verdict"], record["stopped_by"], record["warnings"]) == ("warn", [], [])
+    assert record["overridden"] == [BAD.sentence()]
+    assert (record["by"], record["reason"]) == ("anna", "known since Monday")
+    assert [check["overridden"] for check in record["checks"]] == [False, True]
+
+
+@pytest.mark.parametrize("other", [verdict(passed=False, built_in=True), verdict(passed=False, column="age")])
+def test_an_override_covers_only_what_it_names_and_never_what_is_always_checked(other: Verdict) -> None:
+    record = gate_record(10_000, [other], leave=GIVEN)
+    assert (record["verdict"], "overridden" in record) == ("stop", False)
+
+
+def test_faults_cannot_be_overridden() -> None:
+    assert gate_record(10, [BAD], ["10 rows are missing"], leave=GIVEN)["stopped_by"] == ["10 rows are missing"]
+
+
+def test_warnings_hold_a_run_where_the_spec_says_so() -> None:
+    held = gate_record(10_000, [DUBIOUS], leave=Leave(holds_warnings=True))
+    assert held["verdict"] == "stop"
+    assert held["stopped_by"] == ["held because of 1 warning; look, and run again with --accept-warnings"]
+    assert held["warnings"] == [DUBIOUS.sentence()]
+    both = gate_record(10_000, [DUBIOUS, BAD], leave=Leave(holds_warnings=True))
+    assert both["stopped_by"] == [BAD.sentence()]
