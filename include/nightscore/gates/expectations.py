@@ -4,19 +4,23 @@ Nothing is copied here but the aggregates that Great Expectations computes by SQ
 listed: what an account holds does not belong in a record or a log.
 """
 
-import functools
 import logging
 import math
-import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from nightscore.errors import ConfigurationError, listed, near_miss, shorten
+from nightscore.gates import library
+from nightscore.gates.data_docs import page_of
+from nightscore.gates.metering import Bill, Meter
 from nightscore.spec import Expectation, Spec
-from nightscore.warehouse import StatementError, Warehouse, WarehouseError, translated
+from nightscore.warehouse import Warehouse
+
+MOST_KEYS = 5  # of failing rows of one expectation
+MOST_WITH_KEYS = 20  # expectations whose failing rows are looked for; each is a query
+
+_log = logging.getLogger(__name__)
 
 
 class ExpectationError(ConfigurationError):
@@ -38,6 +42,7 @@ class Verdict:
         failing_rows: how many of them fail.
         built_in: whether nightscore asked for it, and not the spec.
         overridden: whether it failed and somebody answers for it.
+        failing_keys: keys of some of the rows that fail, column → value; never another column.
     """
 
     expectation: str
@@ -50,6 +55,7 @@ class Verdict:
     failing_rows: int | None = None
     built_in: bool = False
     overridden: bool = False
+    failing_keys: tuple[dict[str, Any], ...] = ()
 
     def sentence(self) -> str:
         """Return the finding as one line."""
@@ -68,7 +74,7 @@ def require_expectations(pipeline: str, path: str, expectations: Sequence[Expect
     Raises:
         ExpectationError: one does not exist or has wrong arguments; names the near miss.
     """
-    _quieten()
+    library.load()
     from great_expectations.exceptions import ExpectationNotFoundError
     from great_expectations.expectations.registry import (
         get_expectation_impl,
@@ -109,6 +115,21 @@ def unique_keys(spec: Spec) -> Expectation:
     return Expectation(expect="expect_compound_columns_to_be_unique", column_list=keys)
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What checking a table gave.
+
+    Attributes:
+        verdicts: one for each expectation, first the built-in ones, then the spec's.
+        bill: what it asked of the warehouse.
+        page: Great Expectations' own page about it, HTML.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    bill: Bill
+    page: str
+
+
 def check_table(
     warehouse: Warehouse,
     table: str,
@@ -117,10 +138,11 @@ def check_table(
     *,
     built_in: Sequence[Expectation],
     asked: Sequence[Expectation],
+    keys: Sequence[str],
     labels: Mapping[str, str],
     max_bytes_billed: int | None,
-) -> list[Verdict]:
-    """Check a table or view and return a verdict for each expectation: first the built-in ones, then the spec's.
+) -> Checked:
+    """Check a table or view by one suite, one validation definition and one checkpoint.
 
     Args:
         warehouse: where the table is.
@@ -129,6 +151,7 @@ def check_table(
         path: where the spec's expectations stand in it, for messages.
         built_in: expectations that nightscore asks for.
         asked: expectations that the spec asks for.
+        keys: the columns that name a row, for the rows that fail.
         labels: labels of the queries.
         max_bytes_billed: above this many bytes BigQuery refuses one of them.
 
@@ -137,31 +160,85 @@ def check_table(
         WarehouseError: the warehouse failed.
     """
     own = require_expectations(pipeline, path, built_in)
-    expectations = [*own, *require_expectations(pipeline, path, asked)]
-    _quieten()
-    import great_expectations as gx
+    wanted = [*own, *require_expectations(pipeline, path, asked)]
+    _, dataset, name = table.rsplit(".", 2)
+    meter = Meter(warehouse, dataset, f"checking {name} for {pipeline}", labels, max_bytes_billed)
+    source = _source(warehouse, dataset, meter)
+    result = _validated(source, name, f"{pipeline}.{path}", wanted)
+    if meter.outage is not None:
+        raise meter.outage
+    # Great Expectations groups its results; the order of the spec is the order people look for.
+    by_key = {_key(item.expectation_config): item for item in result.results}
+    found = [by_key[_key(expectation.configuration)] for expectation in wanted]
+    for item in found:
+        _require_evaluated(item.expectation_config.type, item.exception_info)
+    failing = _failing_keys(source, found, keys)
+    if meter.outage is not None:
+        raise meter.outage
+    verdicts = tuple(
+        _verdict(item, built_in=index < len(own), failing_keys=failing.get(index, ()))
+        for index, item in enumerate(found)
+    )
+    return Checked(verdicts, meter.bill, page_of(result))
 
+
+def _source(warehouse: Warehouse, dataset: str, meter: Meter) -> Any:
+    """Return a data source of Great Expectations in a context that leaves no files behind."""
+    from nightscore.gates.engine import NoStore  # and registers the data source
+
+    gx = library.load()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
-    _, dataset, name = table.rsplit(".", 2)
-    client = _client_for(warehouse, dataset, labels, max_bytes_billed)
-    source = context.data_sources.add_bigquery(
+    context.stores[context.validation_results_store_name] = NoStore()
+    return context.data_sources.add_nightscore(
         "warehouse",
         connection_string=f"bigquery://{warehouse.config.project}/{dataset}?user_supplied_client=true",
-        # The DB-API opens its own Storage Read client when it is given none, and that one knows no local server.
-        kwargs={"connect_args": {"client": client, "bqstorage_client": warehouse.reader}},
+        # The results are a few rows. For the Storage Read API, which knows no local server by itself, they are not worth
+        # a connection.
+        kwargs={"connect_args": {"client": meter.client, "prefer_bqstorage_client": False}},
     )
-    suite = gx.ExpectationSuite(name=f"{pipeline}.{path}", expectations=expectations)
-    with _translated(f"checking {name} for {pipeline}"):
-        asset = source.add_table_asset(name="rows", table_name=name)
-        batch = asset.add_batch_definition_whole_table("all").get_batch()
-        result = batch.validate(suite, result_format={"result_format": "BASIC", "partial_unexpected_count": 0})
-    # Great Expectations groups its results; the order of the spec is the order people look for.
-    by_config = {_key(item.expectation_config): item for item in result.results}
-    return [
-        _verdict(by_config[_key(expectation.configuration)], built_in=index < len(own))
-        for index, expectation in enumerate(expectations)
-    ]
+
+
+def _validated(source: Any, table: str, name: str, expectations: Sequence[Any]) -> Any:
+    """Run the expectations as a checkpoint and return Great Expectations' result."""
+    gx = library.load()
+    context = source.data_context
+    batch = source.add_table_asset(name=table, table_name=table).add_batch_definition_whole_table("all rows")
+    distinct = {_key(expectation.configuration): expectation for expectation in expectations}
+    suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=list(distinct.values())))
+    definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
+    checkpoint = context.checkpoints.add(
+        gx.Checkpoint(
+            name=name,
+            validation_definitions=[definition],
+            result_format={"result_format": "BASIC", "partial_unexpected_count": 0},
+        )
+    )
+    [result] = checkpoint.run().run_results.values()
+    return result
+
+
+def _failing_keys(source: Any, found: Sequence[Any], keys: Sequence[str]) -> dict[int, tuple[dict[str, Any], ...]]:
+    """Return the keys of some failing rows of the first failed row-wise expectations, by their place."""
+    from great_expectations.exceptions import GreatExpectationsError
+
+    from nightscore.gates.engine import failing_keys
+
+    engine = source.get_execution_engine()
+    failed = [n for n, item in enumerate(found) if not item.success and (item.result or {}).get("unexpected_count")]
+    shown: dict[int, tuple[dict[str, Any], ...]] = {}
+    for number in failed[:MOST_WITH_KEYS]:
+        try:
+            rows = failing_keys(engine, found[number].expectation_config, keys, MOST_KEYS)
+        except GreatExpectationsError as error:  # the verdict stands without them
+            _log.warning("%s: no keys of failing rows: %s", found[number].expectation_config.type, shorten(error))
+            continue
+        shown[number] = tuple({key: _jsonable(value) for key, value in row.items()} for row in rows)
+    return shown
+
+
+def _jsonable(value: object) -> object:
+    return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
 _GX_OWN_FIELDS = frozenset(
@@ -170,50 +247,13 @@ _GX_OWN_FIELDS = frozenset(
 )
 
 
-# Great Expectations keeps what was raised as text only.
-_PASSING = re.compile(
-    r"\b(429|50[0234]) (GET|POST|PUT)|Connection(Error| aborted| refused| reset)|timed out|Deadline|backendError"
-    r"|rateLimitExceeded|Could not serialize access"
-)
-
-
-@contextmanager
-def _translated(doing: str) -> Iterator[None]:
-    """Turn what stops all of Great Expectations at once, before it checks anything, into an error of ours."""
-    from great_expectations.datasource.fluent.interfaces import TestConnectionError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        with translated(doing):
-            yield
-    except (TestConnectionError, SQLAlchemyError) as error:
-        raise (WarehouseError if _PASSING.search(str(error)) else StatementError)(doing, error) from error
-
-
 def _key(configuration: Any) -> str:
     return f"{configuration.type}{sorted((k, repr(v)) for k, v in configuration.kwargs.items() if k != 'batch_id')}"
 
 
-def _client_for(warehouse: Warehouse, dataset: str, labels: Mapping[str, str], max_bytes_billed: int | None) -> Any:
-    from google.cloud import bigquery
-
-    from nightscore.clients import build_bigquery
-
-    config = bigquery.QueryJobConfig(default_dataset=f"{warehouse.config.project}.{dataset}", labels=dict(labels))
-    if max_bytes_billed is not None:
-        config.maximum_bytes_billed = max_bytes_billed
-    client: Any = build_bigquery(warehouse.config)
-    client.default_query_job_config = config
-    # The DB-API takes the client's own patience: ten minutes for a call, forty for a query.
-    client.query_and_wait = functools.partial(client.query_and_wait, retry=warehouse.retry, job_retry=None)
-    client.get_table = functools.partial(client.get_table, retry=warehouse.retry)
-    return client
-
-
-def _verdict(item: Any, *, built_in: bool) -> Verdict:
+def _verdict(item: Any, *, built_in: bool, failing_keys: tuple[dict[str, Any], ...]) -> Verdict:
     config = item.expectation_config
     arguments = {k: v for k, v in config.kwargs.items() if k != "batch_id"}
-    _require_evaluated(config.type, item.exception_info)
     found = item.result or {}
     rows, failing = found.get("element_count"), found.get("unexpected_count")
     column = arguments.get("column") or arguments.get("column_list") or arguments.get("column_set") or ""
@@ -229,18 +269,16 @@ def _verdict(item: Any, *, built_in: bool) -> Verdict:
         rows=None if rows is None else int(rows),
         failing_rows=None if failing is None else int(failing),
         built_in=built_in,
+        failing_keys=failing_keys,
     )
 
 
 def _require_evaluated(name: str, info: Mapping[str, Any] | None) -> None:
-    """Raise what kept an expectation from being evaluated; a failure of the server is not a verdict on the data."""
+    """Raise what kept an expectation from being evaluated: that is no verdict on the data."""
     infos = [info] if info and "raised_exception" in info else list((info or {}).values())
     for found in infos:
         if isinstance(found, Mapping) and found.get("raised_exception"):
-            message = shorten(found.get("exception_message"), 400)
-            if _PASSING.search(message):
-                raise WarehouseError(f"checking {name}", message)
-            raise ExpectationError(f"{name} cannot be evaluated: {message}")
+            raise ExpectationError(f"{name} cannot be evaluated: {shorten(found.get('exception_message'), 400)}")
 
 
 def _observed(found: Mapping[str, Any]) -> str:
@@ -262,14 +300,3 @@ def _figure(value: object) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:.6g}"
     return shorten(str(value))
-
-
-def _quieten() -> None:
-    # Its analytics would call out; importing it after Airflow prints dozens of lines, and it sets its own levels then.
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    for name in ("great_expectations._docs_decorators", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    import great_expectations
-
-    for logger in (great_expectations.__name__, "great_expectations.data_context.types.base"):
-        logging.getLogger(logger).setLevel(logging.WARNING)

@@ -1,0 +1,7 @@
+"""tmp"""
+
+from typing import Any
+
+
+def page_of(result: Any) -> str:
+    return ""
