@@ -22,6 +22,10 @@ from great_expectations.datasource.fluent.sql_datasource import QueryAsset, Tabl
 from great_expectations.core.id_dict import IDDict
 from great_expectations.exceptions import GreatExpectationsError, MetricResolutionError
 from great_expectations.execution_engine import SqlAlchemyExecutionEngine
+from great_expectations.expectations.metrics.column_aggregate_metric_provider import (
+    ColumnAggregateMetricProvider,
+    column_aggregate_partial,
+)
 from great_expectations.expectations.registry import get_expectation_impl, get_metric_kwargs, get_metric_provider
 from great_expectations.util import get_sqlalchemy_selectable
 from great_expectations.validator.metric_configuration import MetricConfiguration
@@ -130,6 +134,18 @@ class WarehouseEngine(SqlAlchemyExecutionEngine):  # type: ignore[misc]
         query = sa.select(*named).select_from(get_sqlalchemy_selectable(selectable)).limit(1)
         row = iter(list(self.execute_query(query).fetchone()))
         return {metric.id: [next(row) for _ in metric.metric_value_kwargs["quantiles"]] for metric in asked}
+
+
+class StandardDeviation(ColumnAggregateMetricProvider):  # type: ignore[misc]
+    """The stock metric without what only SQLite needs: mean and count first, which would be a scan of their own."""
+
+    metric_name = "column.standard_deviation"
+
+    @column_aggregate_partial(engine=WarehouseEngine)  # type: ignore[untyped-decorator]
+    def _in_the_warehouse(cls, column: Any, **_: Any) -> Any:  # noqa: N805 - Great Expectations makes it a class method
+        import sqlalchemy as sa
+
+        return sa.func.stddev_samp(column)
 
 
 class WarehouseTable(TableAsset):  # type: ignore[misc]

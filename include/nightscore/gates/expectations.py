@@ -63,6 +63,15 @@ class Verdict:
         failing = f" ({self.failing_rows:,} of {self.rows:,} rows fail)" if self.failing_rows and self.rows else ""
         return f"{self.expectation}{about}: wanted {self.wanted}, seen {self.observed}{failing}"
 
+    def keys_shown(self) -> str:
+        """Return the keys of failing rows as one line, for people and not for logs.
+
+        >>> rows = ({"account_id": 4711}, {"account_id": 4712})
+        >>> Verdict("expect_a", "", "critical", False, "", "", failing_keys=rows).keys_shown()
+        'account_id=4711, account_id=4712'
+        """
+        return ", ".join(" ".join(f"{key}={value}" for key, value in row.items()) for row in self.failing_keys)
+
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as a record holds it."""
         return asdict(self)

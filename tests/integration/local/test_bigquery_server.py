@@ -251,6 +251,11 @@ def job_reports_bytes(on: Warehouse) -> None:
     assert job.total_bytes_billed == job.total_bytes_processed
 
 
+def query_reports_bytes(on: Warehouse) -> None:
+    on.features()
+    assert on.client.query_and_wait("SELECT id FROM features").total_bytes_processed > 0
+
+
 def byte_limit_refuses(on: Warehouse) -> None:
     on.features()
     with pytest.raises(google_errors.GoogleAPICallError) as refused:
@@ -355,7 +360,7 @@ PROBES: dict[str, list[Callable[[Warehouse], None]]] = {
         unread_stream_is_read_from_an_offset,
         offset_beyond_the_stream_is_out_of_range,
     ],
-    "bytes_processed": [dry_run_reports_bytes, job_reports_bytes, byte_limit_refuses],
+    "bytes_processed": [dry_run_reports_bytes, job_reports_bytes, query_reports_bytes, byte_limit_refuses],
     "merge_dry_runs": [dry_run_of_a_publishing_merge, publishing_merge_under_a_byte_limit],
     "range_partitions": [range_partitioning_is_described],
     "modified_time": [modified_follows_the_rows_of_a_declared_table, modified_follows_the_rows_of_a_loaded_table],

@@ -1,4 +1,4 @@
-"""Dry runs and jobs report the bytes of the tables they read, and `maximumBytesBilled` is enforced; stock says 0.
+"""Dry runs, jobs and queries report the bytes of tables they read, and `maximumBytesBilled` is enforced; stock says 0.
 
 The figure is an upper bound: the logical size of every referenced table, neither pruned by partition nor by column.
 A view counts as nothing, and the limit is not enforced for scripts of several statements.
@@ -6,9 +6,11 @@ A view counts as nothing, and the limit is not enforced for scripts of several s
 # ruff: noqa: SLF001  # the server has no public hooks: private functions are what there is to patch
 
 from http import HTTPStatus
+from typing import Any
 
 import duckdb
 from local_bigquery import errors
+from local_bigquery.api import jobs as jobs_api
 from local_bigquery.catalog import tables
 from local_bigquery.engine.sessions import Session
 from local_bigquery.errors import BigQueryError
@@ -19,6 +21,7 @@ TOO_MANY_BYTES = "bytesBilledLimitExceeded"
 
 stock_execute = query.execute
 stock_done = runner._done
+stock_results = jobs_api.results
 
 
 def apply() -> None:
@@ -26,6 +29,7 @@ def apply() -> None:
     errors.STATUSES[TOO_MANY_BYTES] = (HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT")
     query.execute = execute
     runner._done = done
+    jobs_api.results = results
 
 
 def execute(
@@ -56,6 +60,13 @@ def done(job: Job, statistics: JobStatistics, error: BigQueryError | None = None
     if not measured:
         return finished
     return finished.replace(statistics=finished.statistics.replace(totalBytesProcessed=measured))
+
+
+def results(job: Job, *args: Any) -> tuple[dict[str, Any], list[str]]:
+    """Return a query's results as stock does, with the bytes of its job."""
+    payload, rows = stock_results(job, *args)
+    measured = job.statistics and job.statistics.query and job.statistics.query.totalBytesProcessed
+    return ({**payload, "totalBytesProcessed": measured} if measured else payload), rows
 
 
 def bytes_read(statistics: JobStatistics2) -> int:
