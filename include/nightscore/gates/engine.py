@@ -191,7 +191,7 @@ def failing_keys(engine: WarehouseEngine, configuration: Any, keys: Sequence[str
     Raises:
         GreatExpectationsError: they cannot be found.
     """
-    map_metric = get_expectation_impl(configuration.type).map_metric
+    map_metric = getattr(get_expectation_impl(configuration.type), "map_metric", None)
     if map_metric is None:
         return []
     name = f"{map_metric}.unexpected_index_list"

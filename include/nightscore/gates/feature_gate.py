@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from nightscore.errors import ConfigurationError, counted
+from nightscore.gates.data_docs import keep_page
 from nightscore.gates.expectations import Verdict, check_table, unique_keys
 from nightscore.gates.gate import Leave, gate_record
 from nightscore.objects import Json
@@ -21,23 +22,26 @@ def feature_gate(run: Run) -> Json:
         raise ConfigurationError(
             f"{run.spec.name}: the run {run.plan.run_id} was not frozen yet; run it from the start."
         )
-    verdicts = check_table(
+    checked = check_table(
         run.warehouse,
         run.accepted_view,
         run.spec.name,
         "checks.features",
         built_in=_built_in(run),
         asked=run.spec.checks.features,
+        keys=run.spec.features.keys,
         labels=run.plan.labels,
         max_bytes_billed=run.spec.limits.max_bytes_billed,
     )
     rows, rejected = int(frozen["rows"]), int(frozen["rejected"])
     return gate_record(
         int(frozen["accepted"]),
-        [*verdicts, *_budgets(run, frozen)],
+        [*checked.verdicts, *_budgets(run, frozen)],
         [f"of {rows:,} frozen rows none is left to score"] if rejected == rows else [],
         leave=Leave.of(run),
         rejected=rejected,
+        data_docs=keep_page(run.records, "feature_gate", checked.page),
+        **checked.bill.to_json(),
     )
 
 

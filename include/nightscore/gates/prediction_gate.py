@@ -3,6 +3,7 @@
 from nightscore.contents import Contents
 from nightscore.errors import ConfigurationError, listed
 from nightscore.gates.comparison import compare
+from nightscore.gates.data_docs import keep_page
 from nightscore.gates.expectations import check_table, unique_keys
 from nightscore.gates.gate import Leave, gate_record
 from nightscore.gates.soundness import soundness
@@ -39,20 +40,21 @@ def prediction_gate(run: Run) -> Json:
     task = run.registry.load_manifest(run.plan.model.name, run.plan.model.version, run.plan.model.digest).manifest.task
     scored = total([Checksum.parse(receipt["checksum"]) for receipt in receipts])
     staged = stage(run, task, scored)
-    verdicts = check_table(
+    checked = check_table(
         run.warehouse,
         run.staging_table,
         run.spec.name,
         "checks.predictions",
         built_in=_built_in(run, task),
         asked=run.spec.checks.predictions,
+        keys=run.spec.features.keys,
         labels=run.plan.labels,
         max_bytes_billed=run.spec.limits.max_bytes_billed,
     )
     figures = combine([receipt["figures"] for receipt in receipts if receipt["rows"]])
     return gate_record(
         staged.rows,
-        [*soundness(run, task), *verdicts, *compare(run, task, figures)],
+        [*soundness(run, task), *checked.verdicts, *compare(run, task, figures)],
         _differences(run, frozen, scored, staged),
         leave=Leave.of(run),
         task=task,
@@ -62,6 +64,8 @@ def prediction_gate(run: Run) -> Json:
         figures=figures,
         scoring_seconds=round(sum(float(receipt["seconds"]) for receipt in receipts), 3),
         shards=len(receipts),
+        data_docs=keep_page(run.records, "prediction_gate", checked.page),
+        **checked.bill.to_json(),
     )
 
 
