@@ -11,9 +11,9 @@ from nightscore.gates.expectations import require_expectations
 from nightscore.prediction_schema import prediction_columns, table_faults
 from nightscore.run import Services
 from nightscore.snapshot_sql import frozen_select
-from nightscore.source import Shape, require_columns, require_rules, source_columns
+from nightscore.source import Shape, require_columns, rule_faults, source_columns
 from nightscore.spec import Spec
-from nightscore.warehouse import Estimate, StatementError
+from nightscore.warehouse import StatementError
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ def check_pipeline(spec: Spec, services: Services) -> list[str]:
     if found is None:
         return faults
     spec = found.spec
-    _collect(faults, lambda: _dry_run(found, services))
+    faults.extend(_freezing_faults(found, services))
     keys = {key: found.columns[key] for key in spec.features.keys}
     task = version.manifest.task
     wanted = prediction_columns(version.manifest.name, keys, spec.features.partition, task)
@@ -83,14 +83,15 @@ def _collect(faults: list[str], step: Callable[[], T]) -> T | None:
         return None
 
 
-def _dry_run(shape: Shape, services: Services) -> Estimate:
+def _freezing_faults(shape: Shape, services: Services) -> list[str]:
+    """Return what keeps the rows from being frozen, by dry run: the row rules that BigQuery does not take, or else."""
     today = dt.datetime.now(dt.UTC).date()
     try:
-        return services.warehouse.estimate(
+        services.warehouse.estimate(
             frozen_select(shape.spec, shape.columns, shape.partition_type, None),
             {"partition": today},
             doing=f"checking the row rules of {shape.spec.name}",
         )
-    except StatementError:
-        require_rules(shape, today, services.warehouse)
-        raise
+    except StatementError as error:
+        return [str(fault) for fault in rule_faults(shape, today, services.warehouse)] or [str(error)]
+    return []

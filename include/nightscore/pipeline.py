@@ -8,6 +8,8 @@ import datetime as dt
 import time
 from collections.abc import Callable, Sequence
 
+from nightscore.assessment import Assessment
+from nightscore.gates.expectations import expectation_faults
 from nightscore.gates.feature_gate import feature_gate
 from nightscore.gates.gate import GateStoppedError
 from nightscore.gates.prediction_gate import prediction_gate
@@ -92,6 +94,7 @@ def start(
     holder: Holder | None = None,
     wait: float = 0.0,
     take_over: bool = False,
+    inspect: Callable[[Assessment], None] = lambda _: None,
 ) -> Run:
     """Take the partition's lease, and plan a run or take up the unfinished one; return its context.
 
@@ -108,6 +111,7 @@ def start(
         holder: who holds the lease; by default this process.
         wait: seconds to wait for a run that works on the partition.
         take_over: do not wait for it; it can then no longer publish.
+        inspect: is given what was found, before it is judged.
 
     Raises:
         LeaseHeldError: another run works on the partition.
@@ -116,6 +120,12 @@ def start(
     progress = progress or LoggedProgress()
     progress.stage_began("plan")
     lease = take_lease(services, spec.name, partition, progress, holder=holder, wait=wait, take_over=take_over)
+
+    def inspect_all(found: Assessment) -> None:
+        inspect(found)
+        if faults := expectation_faults(spec):
+            raise faults[0]
+
     try:
         with lease.renewed():
             decided, resumed = plan(
@@ -128,6 +138,7 @@ def start(
                 overrides=overrides,
                 accept_warnings=accept_warnings,
                 reason=reason,
+                inspect=inspect_all,
             )
             run = Run(decided, services, progress, lease)
             if resumed:

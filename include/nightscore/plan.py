@@ -13,21 +13,19 @@ import datetime as dt
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from nightscore import __version__
-from nightscore.challengers import choose_challengers
+from nightscore.assessment import Assessment, assess
 from nightscore.objects import to_json
 from nightscore.overrides import require_overrides
-from nightscore.prediction_schema import prediction_columns, require_table_fits
 from nightscore.publications import last_publication
 from nightscore.records import RunRecords, is_finished
 from nightscore.registry.store import Registry, Version
 from nightscore.settings import user_name
-from nightscore.source import look_at_source
 from nightscore.spec import ModelReference, Spec
 from nightscore.warehouse import Warehouse
 
@@ -72,7 +70,7 @@ class Plan(BaseModel):
         partition_type: GoogleSQL type of the partition column in the source; frozen, it is a DATE.
         shards: how many parts are scored in parallel.
         rows: rows of the partition when it was planned; None for a query.
-        estimated_bytes: what freezing will bill, by dry run.
+        estimated_bytes: what freezing will bill, by dry run, or at most.
         sources: full name → time of last change of the tables the rows come from.
         replaces_rows: rows of the predictions table's partition that a publication will replace.
         dry_run: score and check, publish nothing.
@@ -139,6 +137,7 @@ def plan(
     overrides: Sequence[str] = (),
     accept_warnings: bool = False,
     reason: str | None = None,
+    inspect: Callable[[Assessment], None] = lambda _: None,
 ) -> tuple[Plan, bool]:
     """Decide a run, or find the unfinished run that was decided the same way.
 
@@ -152,30 +151,26 @@ def plan(
         overrides: names of checks that shall not stop the run.
         accept_warnings: publish with warnings, where the spec would hold the run.
         reason: why it is run by hand.
+        inspect: is given what was found, before it is judged; it may refuse as well.
 
     Returns:
         The plan as it is stored, and whether an earlier process stored it.
 
     Raises:
-        EmptyPartitionError: there is nothing to score.
-        PredictionsTableError: the predictions table exists and cannot hold the predictions.
+        GateRefusedError: there is nothing to score, or more than a limit allows.
         OverrideError: an override names no check that can be overridden, or there is no reason.
         ConfigurationError: a table, column or model is missing or does not fit.
     """
     require_overrides(spec, overrides, reason)
-    version = registry.resolve(model or spec.model)
-    chosen = choose_challengers(spec.model, version, registry)
-    source = look_at_source(spec, partition, version, warehouse, chosen.versions)
-    challengers = tuple(
-        _pinned(found, asked) for asked, found in chosen.versions.items() if asked not in source.left_out
-    )
-    spec_as_asked, spec = spec, source.spec
-    replaces_rows, live_since = _live(spec, partition, version, source.columns, warehouse)
-    decided = _latest_decision(registry, spec.name, partition, live_since)
+    found = assess(spec, partition, warehouse, registry, model=model)
+    inspect(found)
+    version, source = found.require_ready()
+    challengers = tuple(_pinned(pinned, asked) for asked, pinned in found.challengers.items())
+    decided = _latest_decision(registry, spec.name, partition, found.target.live_since)
     identity = {
         "pipeline": spec.name,
         "partition": partition.isoformat(),
-        "spec": spec_as_asked.digest,
+        "spec": spec.digest,
         "code": __version__,
         "model": version.digest,
         "sources": source.modified,
@@ -193,21 +188,21 @@ def plan(
             run_id=f"{partition}-{digest[:8]}",
             digest=digest,
             ordinal=ordinal,
-            spec=spec,
+            spec=source.spec,
             partition=partition,
             snapshot_time=source.snapshot_time,
             scored_at=source.now,
             expires=source.now + spec.keep,
             model=_pinned(version, str(model or spec.model)),
             challengers=challengers,
-            left_out={**chosen.left_out, **source.left_out},
+            left_out=found.left_out,
             columns=source.columns,
             partition_type=source.partition_type,
-            shards=spec.limits.shards or _shards(source.rows),
+            shards=shards_of(spec, source.rows),
             rows=source.rows,
             estimated_bytes=source.bytes,
             sources=source.modified,
-            replaces_rows=replaces_rows,
+            replaces_rows=found.target.rows or 0,
             dry_run=dry_run,
             overrides=tuple(sorted(overrides)),
             accept_warnings=accept_warnings,
@@ -231,6 +226,11 @@ def _pinned(version: Version, requested: str) -> PlannedModel:
     )
 
 
+def shards_of(spec: Spec, rows: int | None) -> int:
+    """Return how many parts are scored in parallel."""
+    return spec.limits.shards or _shards(rows)
+
+
 def _shards(rows: int | None) -> int:
     """Return one shard for every two million rows, at most 64.
 
@@ -238,28 +238,6 @@ def _shards(rows: int | None) -> int:
     [1, 2, 64, 8]
     """
     return SHARDS_OF_A_QUERY if rows is None else max(1, min(MOST_SHARDS, math.ceil(rows / ROWS_PER_SHARD)))
-
-
-def _live(
-    spec: Spec, partition: dt.date, version: Version, columns: Mapping[str, str], warehouse: Warehouse
-) -> tuple[int, dt.datetime | None]:
-    """Return how many rows a publication will replace and when they were planned.
-
-    A table that cannot take the predictions is refused here, before anything runs.
-    """
-    found = warehouse.find_table(spec.predictions.table)
-    if found is None:
-        return 0, None
-    keys = {key: columns[key] for key in spec.features.keys}
-    wanted = prediction_columns(version.manifest.name, keys, spec.features.partition, version.manifest.task)
-    require_table_fits(spec, found, wanted)
-    [row] = warehouse.query(
-        f"SELECT COUNT(*) AS n, MAX(scored_at) AS latest FROM {warehouse.quoted(spec.predictions.table)} "
-        f"WHERE `{spec.features.partition}` = @partition",
-        {"partition": partition},
-        doing=f"counting the published rows of {spec.predictions.table}",
-    ).rows
-    return int(row["n"]), row["latest"]
 
 
 def _latest_decision(

@@ -4,6 +4,7 @@ publications/<pipeline>/<partition>/<token>.json    created once
 """
 
 import datetime as dt
+from collections.abc import Iterator
 
 from nightscore.objects import Bucket, Json, to_json
 
@@ -27,6 +28,18 @@ def read_publications(bucket: Bucket, pipeline: str, partition: dt.date) -> list
 def published_partitions(bucket: Bucket, pipeline: str) -> list[dt.date]:
     """Return the partitions of a pipeline that were ever published."""
     return [dt.date.fromisoformat(day) for day in bucket.iter_folders(f"{ROOT}{pipeline}/")]
+
+
+def iter_latest_publications(bucket: Bucket, pipeline: str) -> Iterator[Json]:
+    """Yield a pipeline's publications of all partitions, the one that was made last first; each is read when asked for.
+
+    Tokens count within a partition, so the order is that in which the records were written.
+    """
+    found = sorted(bucket.iter_objects(f"{ROOT}{pipeline}/"), key=lambda item: (item.updated, item.name), reverse=True)
+    for item in found:
+        content = bucket.read_json(item.name)
+        if content is not None:
+            yield content
 
 
 def last_publication(bucket: Bucket, pipeline: str, partition: dt.date) -> Json | None:

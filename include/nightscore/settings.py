@@ -40,6 +40,8 @@ class Settings:
         staging_dataset: dataset of run-scoped snapshot and staging tables, all of which expire.
         operations_dataset: dataset of `runs`, `checks`, `publications`, `quarantine` and `fences`.
         pipelines_dir: folder with one folder per pipeline.
+        price_per_tib: price of 2^40 bytes of on-demand queries.
+        currency: the price's currency, as a code of three letters.
         lease_seconds: after this time without a sign of life another run may take a partition over.
         bigquery_host, bigquery_storage_host, storage_host: local servers; None means Google's own endpoints.
     """
@@ -51,6 +53,8 @@ class Settings:
     operations_dataset: str = "nightscore_operations"
     pipelines_dir: Path = field(default_factory=lambda: Path("dags/pipelines"))
     lease_seconds: int = 60
+    price_per_tib: float = 6.25
+    currency: str = "USD"
     bigquery_host: str | None = None
     bigquery_storage_host: str | None = None
     storage_host: str | None = None
@@ -68,7 +72,11 @@ _CHECKS: Mapping[str, tuple[str, str]] = {
     "staging_dataset": (r"[A-Za-z0-9_]{1,1024}", "It is a BigQuery dataset's name."),
     "operations_dataset": (r"[A-Za-z0-9_]{1,1024}", "It is a BigQuery dataset's name."),
     "lease_seconds": (r"[1-9][0-9]{0,3}", "It is a number of seconds from 1 to 9999."),
+    "price_per_tib": (r"[0-9]{1,6}(\.[0-9]{1,6})?", "It is the price of a TiB of on-demand queries, like 6.25."),
+    "currency": (r"[A-Z]{3}", "It is a currency's code, like USD."),
 }
+
+_NUMBERS: Mapping[str, type[int] | type[float]] = {"lease_seconds": int, "price_per_tib": float}
 
 # Google's clients and DuckDB's httpfs know the first two names; the storage gRPC service has none, so it gets ours.
 _HOSTS = {
@@ -97,7 +105,7 @@ def read_settings(environment: Mapping[str, str], root: Path | None = None) -> S
         if value is not None:
             if not re.fullmatch(pattern, value):
                 raise SettingError(variable, value, wanted)
-            found[name] = int(value) if name == "lease_seconds" else value
+            found[name] = _NUMBERS.get(name, str)(value)
     hosts: dict[str, Any] = {name: values[variable] for name, variable in _HOSTS.items() if values.get(variable)}
     if "bigquery_host" in hosts and "bigquery_storage_host" not in hosts:
         raise SettingError(

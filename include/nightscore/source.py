@@ -1,18 +1,24 @@
-"""The feature table or query as it is now: columns, rows, the server's time, and when it last changed."""
+"""The feature table or query as it is now: columns, rows, the server's time, and when it last changed.
+
+Faults are collected, not raised one by one: who decides about a change wants to see all of them.
+"""
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from nightscore.errors import ConfigurationError, GateRefusedError, listed, near_miss, shorten
+from nightscore.errors import ConfigurationError, GateRefusedError, NightscoreError, listed, near_miss, shorten
 from nightscore.registry.signature import SignatureError, faults
 from nightscore.registry.store import Version
 from nightscore.snapshot_sql import PARTITION_TYPES, frozen_select, where_partition
-from nightscore.spec import Spec
+from nightscore.spec import Rule, Spec
 from nightscore.warehouse import Column, Estimate, StatementError, Warehouse
 
 KEY_TYPES = ("INT64", "STRING", "DATE")
 LOOK_AROUND = dt.timedelta(days=60)
+
+T = TypeVar("T")
 
 
 class EmptyPartitionError(GateRefusedError):
@@ -27,8 +33,38 @@ class EmptyPartitionError(GateRefusedError):
         )
 
 
+class LimitError(GateRefusedError):
+    """The partition is larger than a limit of the spec allows; `key`, `found` and `limit` say which and by how much."""
+
+    def __init__(self, spec: Spec, key: str, found: int, limit: int, what: str) -> None:
+        super().__init__(
+            f"{spec.name}: {key}: {what}; {limit:,} are allowed. Nothing was frozen. Find out why there is so much, "
+            "or raise the limit."
+        )
+        self.key, self.found, self.limit = key, found, limit
+
+
 class ColumnError(ConfigurationError):
     """A column that the spec names is missing or of a type that it cannot have."""
+
+
+class RowRuleError(ConfigurationError):
+    """A row rule is not a condition that BigQuery takes."""
+
+    def __init__(self, spec: Spec, rule: str, cause: str) -> None:
+        super().__init__(f"{spec.name}: features.reject.{rule}: BigQuery does not take the condition: {cause}")
+
+
+class Reasons(list[NightscoreError]):
+    """Why a run must not begin, in the order of finding. A server that failed is none of them: that is raised."""
+
+    def collect(self, step: Callable[[], T]) -> T | None:
+        """Return what a step returns, or None when it refuses, which is a reason more."""
+        try:
+            return step()
+        except (GateRefusedError, ConfigurationError) as error:
+            self.append(error)
+            return None
 
 
 @dataclass(frozen=True)
@@ -56,8 +92,10 @@ class Source(Shape):
     Attributes:
         now: the server's time.
         snapshot_time: the moment whose rows are frozen; None where time travel cannot name one: a query, a view.
-        rows: rows of the partition; None for a query, which would be billed for the counting.
-        bytes: what freezing will bill, by dry run.
+        rows: rows of the partition; None for a query, which would be billed for the counting, and where the limit of
+            bytes does not even allow the counting.
+        bytes: what freezing will bill, by dry run; where that gives no figure, the size of the tables, an upper bound.
+        is_estimated: whether `bytes` comes from the dry run.
         modified: full name → time of last change of every table that is read.
     """
 
@@ -65,81 +103,140 @@ class Source(Shape):
     snapshot_time: dt.datetime | None
     rows: int | None
     bytes: int
+    is_estimated: bool
     modified: dict[str, str]
 
 
 def look_at_source(
-    spec: Spec, partition: dt.date, version: Version, warehouse: Warehouse, challengers: Mapping[str, Version]
-) -> Source:
-    """Return what there is to freeze for a model and its challengers (as asked → version).
+    spec: Spec,
+    partition: dt.date,
+    version: Version | None,
+    columns: Sequence[Column],
+    warehouse: Warehouse,
+    challengers: Mapping[str, Version],
+    reasons: Reasons,
+) -> Source | None:
+    """Return what there is to freeze for a model and its challengers (as asked → version), as far as it can be told.
 
-    Raises:
-        EmptyPartitionError: there is nothing.
-        TableNotFoundError, ColumnError, SignatureError: what the spec or the model names is not there or does not fit.
+    Args:
+        spec: the pipeline.
+        partition: the scoring date.
+        version: the model; None where it could not be resolved.
+        columns: the source's columns.
+        warehouse: where the rows are.
+        challengers: the versions that score beside the model.
+        reasons: is given every fault of columns, rules, rows and bytes. Without one, the source is complete.
     """
-    shape, estimate = _estimate(spec, partition, version, warehouse, challengers)
+    shape = shape_of(spec, version, columns, challengers, reasons)
+    if shape is None:
+        return None
+    try:
+        shape, estimate = _estimate(shape, partition, warehouse, version, columns, challengers)
+    except StatementError as error:
+        reasons.extend(rule_faults(shape, partition, warehouse) or [error])
+        return None
+    limit = spec.limits.max_bytes_billed
+    is_too_much = limit is not None and estimate.bytes > limit
+    if limit is not None and is_too_much:
+        what = f"freezing {spec.source} would bill {estimate.bytes:,} bytes"
+        reasons.append(LimitError(spec, "limits.max_bytes_billed", estimate.bytes, limit, what))
     # Before the snapshot's time is taken: a change in between makes the next plan another one, which is safe.
-    modified = {table: _modified(warehouse, table) for table in sorted(estimate.tables)}
-    now, rows = _count(shape.spec, partition, shape.partition_type, warehouse)
+    tables = {name: warehouse.find_table(name) for name in sorted(estimate.tables)}
+    modified = {name: table.modified.isoformat() if table and table.modified else "" for name, table in tables.items()}
+    size = sum(int(table.num_bytes or 0) for table in tables.values() if table is not None)
+    try:
+        now, rows = _count(shape.spec, partition, shape.partition_type, warehouse)
+    except StatementError:
+        if not is_too_much:
+            raise
+        now, rows = _now(warehouse), None
+    if rows is not None:
+        _judge_rows(shape, partition, rows, warehouse, reasons)
     return Source(
         **vars(shape),
         now=now,
         snapshot_time=now if _has_time_travel(spec, warehouse) else None,
         rows=rows,
-        bytes=estimate.bytes,
+        bytes=estimate.bytes or size,
+        is_estimated=bool(estimate.bytes) or not size,
         modified=modified,
     )
 
 
+def _judge_rows(shape: Shape, partition: dt.date, rows: int, warehouse: Warehouse, reasons: Reasons) -> None:
+    spec, limit = shape.spec, shape.spec.limits.max_rows
+    if rows == 0:
+        latest = _latest_partitions(spec, partition, shape.partition_type, warehouse)
+        reasons.append(EmptyPartitionError(spec, partition, latest))
+    elif limit is not None and rows > limit:
+        what = f"{spec.source} has {rows:,} rows with {spec.features.partition} = {partition}"
+        reasons.append(LimitError(spec, "limits.max_rows", rows, limit, what))
+
+
+def _dry_run(shape: Shape, partition: dt.date, warehouse: Warehouse) -> Estimate:
+    return warehouse.estimate(
+        frozen_select(shape.spec, shape.columns, shape.partition_type, None),
+        {"partition": partition},
+        doing=f"planning to freeze {shape.spec.source} for {shape.spec.name}",
+    )
+
+
 def _estimate(
-    spec: Spec, partition: dt.date, version: Version, warehouse: Warehouse, challengers: Mapping[str, Version]
+    shape: Shape,
+    partition: dt.date,
+    warehouse: Warehouse,
+    version: Version | None,
+    columns: Sequence[Column],
+    challengers: Mapping[str, Version],
 ) -> tuple[Shape, Estimate]:
     """Return what is to be frozen and what it will bill, by dry run.
 
     Columns that only challengers read may make it cost more than is allowed, or be closed to us. Their challengers are
     then left out, so that the champion gets its rows.
-    """
-
-    def dry_run(shape: Shape) -> Estimate:
-        return warehouse.estimate(
-            frozen_select(shape.spec, shape.columns, shape.partition_type, None),
-            {"partition": partition},
-            doing=f"planning to freeze {spec.source} for {spec.name}",
-            max_bytes_billed=spec.limits.max_bytes_billed,
-        )
-
-    shape = require_columns(spec, version, warehouse, challengers)
-    try:
-        return shape, dry_run(shape)
-    except StatementError as error:
-        require_rules(shape, partition, warehouse)
-        alone = require_columns(spec, version, warehouse, {})
-        if alone.columns == shape.columns:
-            raise
-        there = {name.lower() for name in alone.columns}
-        left_out = {
-            asked: f"The columns that {found.label} reads besides cannot be frozen: {shorten(error, 400)}"
-            for asked, found in challengers.items()
-            if not {item.name.lower() for item in found.manifest.inputs} <= there
-        }
-        return replace(alone, left_out={**left_out, **shape.left_out}), dry_run(alone)
-
-
-def require_rules(shape: Shape, partition: dt.date, warehouse: Warehouse) -> None:
-    """Check by dry run that every row rule is a condition that the source's rows can be asked.
 
     Raises:
-        StatementError: one is not; it is named.
+        StatementError: BigQuery refuses to freeze what the champion alone reads, too.
     """
-    for name in shape.spec.features.reject:
-        features = shape.spec.features.model_copy(update={"reject": {name: shape.spec.features.reject[name]}})
-        warehouse.estimate(
-            frozen_select(
-                shape.spec.model_copy(update={"features": features}), shape.columns, shape.partition_type, None
-            ),
-            {"partition": partition},
-            doing=f"checking features.reject.{name} of {shape.spec.name}",
-        )
+    alone = shape_of(shape.spec, version, columns, {}, Reasons()) or shape
+    limit = shape.spec.limits.max_bytes_billed
+    try:
+        estimate = _dry_run(shape, partition, warehouse)
+    except StatementError as error:
+        if alone.columns == shape.columns:
+            raise
+        why = str(error)
+    else:
+        if limit is None or estimate.bytes <= limit or alone.columns == shape.columns:
+            return shape, estimate
+        why = f"freezing them would bill {estimate.bytes:,} bytes, and limits.max_bytes_billed is {limit:,}."
+    there = {name.lower() for name in alone.columns}
+    left_out = {
+        asked: f"The columns that {found.label} reads besides cannot be frozen: {shorten(why, 400)}"
+        for asked, found in challengers.items()
+        if not {item.name.lower() for item in found.manifest.inputs} <= there
+    }
+    return replace(alone, left_out={**left_out, **shape.left_out}), _dry_run(alone, partition, warehouse)
+
+
+def rule_faults(shape: Shape, partition: dt.date, warehouse: Warehouse) -> list[RowRuleError]:
+    """Return the row rules that BigQuery does not take; none where it refuses to read the rows without them, too."""
+
+    def fault(rules: Mapping[str, Rule]) -> str | None:
+        features = shape.spec.features.model_copy(update={"reject": rules})
+        spec = shape.spec.model_copy(update={"features": features})
+        names = (features.partition, *features.keys)
+        few = {name: shape.columns[name] for name in names}
+        try:
+            _dry_run(replace(shape, spec=spec, columns=few), partition, warehouse)
+        except StatementError as error:
+            return error.cause
+        return None
+
+    rules = shape.spec.features.reject
+    if not rules or fault({}) is not None:
+        return []
+    found = {name: fault({name: rule}) for name, rule in rules.items()}
+    return [RowRuleError(shape.spec, name, cause) for name, cause in found.items() if cause is not None]
 
 
 def require_columns(
@@ -150,18 +247,48 @@ def require_columns(
     Raises:
         TableNotFoundError, ColumnError, SignatureError: what the spec or the model names is not there or does not fit.
     """
-    there = {column.name: column for column in source_columns(spec, warehouse)}
-    partition = _require(spec, "features.partition", spec.features.partition, there, PARTITION_TYPES)
-    keys = [_require(spec, "features.keys", key, there, KEY_TYPES) for key in spec.features.keys]
+    reasons = Reasons()
+    shape = shape_of(spec, version, source_columns(spec, warehouse), challengers or {}, reasons)
+    if reasons or shape is None:
+        raise reasons[0]
+    return shape
+
+
+def shape_of(
+    spec: Spec,
+    version: Version | None,
+    columns: Sequence[Column],
+    challengers: Mapping[str, Version],
+    reasons: Reasons,
+) -> Shape | None:
+    """Return which of the source's columns a run reads; None without its keys and its partition.
+
+    Args:
+        spec: the pipeline.
+        version: the model; None where it could not be resolved.
+        columns: the source's columns.
+        challengers: the versions that score beside the model; those that cannot be fed are left out.
+        reasons: is given every column that is missing or does not fit.
+    """
+    there = {column.name: column for column in columns}
+
+    def wanted(path: str, name: str, types: Sequence[str] | None) -> Column | None:
+        return reasons.collect(lambda: _require(spec, path, name, there, types))
+
+    partition = wanted("features.partition", spec.features.partition, PARTITION_TYPES)
+    keys = [column for key in spec.features.keys if (column := wanted("features.keys", key, KEY_TYPES))]
     scalar = {name: column.type for name, column in there.items() if column.mode != "REPEATED"}
-    if found := faults(version.manifest.inputs, scalar):
-        raise SignatureError(version.label, spec.source, found)
-    wanted = [column for item in spec.checks.features for column in item.columns]
-    checked = [_require(spec, "checks.features", name, there, None) for name in wanted]
-    by_lower = {name.lower(): column for name, column in there.items()}
-    left_out = _cannot_feed(spec, scalar, challengers or {})
-    readers = [version, *(found for asked, found in (challengers or {}).items() if asked not in left_out)]
-    inputs = [by_lower[item.name.lower()] for reader in readers for item in reader.manifest.inputs]
+    if version is not None and (found := faults(version.manifest.inputs, scalar)):
+        reasons.append(SignatureError(version.label, spec.source, found))
+    named = dict.fromkeys(column for item in spec.checks.features for column in item.columns)
+    checked = [column for name in named if (column := wanted("checks.features", name, None))]
+    if partition is None or len(keys) < len(spec.features.keys):
+        return None
+    left_out = _cannot_feed(spec, scalar, challengers)
+    readers = [version, *(other for asked, other in challengers.items() if asked not in left_out)]
+    by_lower = {name.lower(): there[name] for name in scalar}
+    names = [item.name.lower() for reader in readers if reader is not None for item in reader.manifest.inputs]
+    inputs = [by_lower[name] for name in names if name in by_lower]
     frozen = {column.name: column.type for column in (*keys, partition, *inputs, *checked)}
     frozen[partition.name] = "DATE"
     spelt = {"keys": tuple(key.name for key in keys), "partition": partition.name}
@@ -206,35 +333,36 @@ def _has_time_travel(spec: Spec, warehouse: Warehouse) -> bool:
     return spec.features.table is not None and warehouse.require_table(spec.features.table).table_type == "TABLE"
 
 
+def _now(warehouse: Warehouse) -> dt.datetime:
+    [row] = warehouse.query("SELECT CURRENT_TIMESTAMP() AS now", doing="asking for the time").rows
+    now: dt.datetime = row["now"]
+    return now
+
+
 def _count(spec: Spec, partition: dt.date, partition_type: str, warehouse: Warehouse) -> tuple[dt.datetime, int | None]:
     """Return the server's time and the number of rows at that time; a query is not counted."""
     if spec.features.table is None:
-        [row] = warehouse.query("SELECT CURRENT_TIMESTAMP() AS now", doing="asking for the time").rows
-        return row["now"], None
-    doing = f"counting the rows of {spec.source} for {spec.name}"
+        return _now(warehouse), None
     result = warehouse.query(
         f"SELECT COUNT(*) AS row_count, CURRENT_TIMESTAMP() AS now FROM {warehouse.quoted(spec.features.table)} "
         f"WHERE {where_partition(spec.features.partition, partition_type)}",
         {"partition": partition},
-        doing=doing,
+        doing=f"counting the rows of {spec.source} for {spec.name}",
         max_bytes_billed=spec.limits.max_bytes_billed,
     )
     [row] = result.rows
-    if row["row_count"] == 0:
-        # Bounded on both sides: a table may refuse queries without a filter on its partitions, and bills them by days.
-        column = f"DATE(`{spec.features.partition}`)"
-        latest = warehouse.query(
-            f"SELECT DISTINCT {column} AS d FROM {warehouse.quoted(spec.features.table)} "
-            f"WHERE `{spec.features.partition}` BETWEEN {partition_type}(@first) AND {partition_type}(@last) "
-            "ORDER BY d DESC LIMIT 3",
-            {"first": partition - LOOK_AROUND, "last": partition + LOOK_AROUND},
-            doing=doing,
-            max_bytes_billed=spec.limits.max_bytes_billed,
-        )
-        raise EmptyPartitionError(spec, partition, [found["d"] for found in latest.rows])
     return row["now"], int(row["row_count"])
 
 
-def _modified(warehouse: Warehouse, table: str) -> str:
-    found = warehouse.find_table(table)
-    return found.modified.isoformat() if found is not None and found.modified is not None else ""
+def _latest_partitions(spec: Spec, partition: dt.date, partition_type: str, warehouse: Warehouse) -> Sequence[object]:
+    # Bounded on both sides: a table may refuse queries without a filter on its partitions, and bills them by days.
+    column = f"DATE(`{spec.features.partition}`)"
+    latest = warehouse.query(
+        f"SELECT DISTINCT {column} AS d FROM {warehouse.quoted(str(spec.features.table))} "
+        f"WHERE `{spec.features.partition}` BETWEEN {partition_type}(@first) AND {partition_type}(@last) "
+        "ORDER BY d DESC LIMIT 3",
+        {"first": partition - LOOK_AROUND, "last": partition + LOOK_AROUND},
+        doing=f"looking for partitions of {spec.source} for {spec.name}",
+        max_bytes_billed=spec.limits.max_bytes_billed,
+    )
+    return [found["d"] for found in latest.rows]

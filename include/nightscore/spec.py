@@ -98,6 +98,20 @@ def parse_days(value: object) -> object:
     return dt.timedelta(days=int(match[1]))
 
 
+def parse_time(value: object) -> object:
+    """Return a time of day like `06:00`; anything but text is passed on for pydantic to judge.
+
+    >>> parse_time("06:00")
+    '06:00'
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        # YAML 1.1 counts in sixties: 22:30 is 1350.
+        raise ValueError(f'must be in quotes, like "06:00"; without them YAML reads {value}')  # noqa: TRY004
+    if isinstance(value, str) and not re.fullmatch(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]", value):
+        raise ValueError(f'{shorten(value)!r} is not a time of day; write it like "06:00"')
+    return value
+
+
 def parse_challenger(value: object) -> object:
     """Return a model's alias, or the version number that digits mean.
 
@@ -155,6 +169,7 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int |
 Challenger = Annotated[
     Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")], BeforeValidator(parse_challenger)
 ]
+TimeOfDay = Annotated[str, BeforeValidator(parse_time, json_schema_input_type=str)]
 Days = Annotated[
     dt.timedelta,
     BeforeValidator(parse_days, json_schema_input_type=str),
@@ -463,6 +478,9 @@ class Limits(Part):
     max_bytes_billed: Annotated[Bytes | None, Field(examples=["200GB"])] = None
     """The most bytes that one query of the run may bill, like 200GB."""
 
+    max_rows: Annotated[Annotated[int, Field(ge=1)] | None, Field(examples=[2_000_000])] = None
+    """The most rows that the partition may have; with more, nothing is frozen. It needs `features.table`."""
+
     shards: Annotated[Annotated[int, Field(ge=1, le=64)] | None, Field(examples=[8])] = None
     """How many shards score in parallel; by default one for every 2 million rows, at most 64."""
 
@@ -497,6 +515,9 @@ class Spec(Part):
     predictions: Predictions
     limits: Limits = Limits()
 
+    deadline: Annotated[TimeOfDay | None, Field(examples=["06:00"])] = None
+    """When the predictions must be there: a local time of the schedule's time zone, which every plan looks at."""
+
     keep: Annotated[Days, Field(examples=["90d"])] = dt.timedelta(days=30)
     """How long the frozen rows and the staged predictions of a run are kept, like 30d."""
 
@@ -507,6 +528,15 @@ class Spec(Part):
             raise ValueError("`predictions.table` is the feature table itself")
         if self.model.challengers and source == self.predictions.shadow_table.lower():
             raise ValueError("the challengers' table, `predictions.table` with `_shadow`, is the feature table itself")
+        return self
+
+    @model_validator(mode="after")
+    def _counted(self) -> "Spec":
+        if self.limits.max_rows is not None and self.features.sql is not None:
+            raise ValueError(
+                "`limits.max_rows` needs `features.table`: counting a query's rows before they are frozen would bill "
+                "it twice. Use `limits.max_bytes_billed`, or expect_table_row_count_to_be_between"
+            )
         return self
 
     @field_serializer("keep")
@@ -532,10 +562,12 @@ class Spec(Part):
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of everything the spec says that can change a prediction or a verdict."""
-        content = self.model_dump(mode="json", exclude={"description", "owner", "schedule"})
+        content = self.model_dump(mode="json", exclude={"description", "owner", "schedule", "deadline"})
         # A spec without what was added later has the digest that it had before that was known.
         if not self.model.challengers:
             del content["model"]["challengers"]
+        if self.limits.max_rows is None:
+            del content["limits"]["max_rows"]
         for name in ("max_same_score", "compare", "warnings"):
             if getattr(self.checks, name) == Checks.model_fields[name].default:
                 del content["checks"][name]

@@ -70,7 +70,8 @@ class StatementError(ConfigurationError):
     """BigQuery refused a statement that a retry would only repeat."""
 
     def __init__(self, doing: str, cause: object) -> None:
-        super().__init__(f"BigQuery refused to go on while {doing}: {shorten(cause, 600)}")
+        self.cause = shorten(cause, 600)
+        super().__init__(f"BigQuery refused to go on while {doing}: {self.cause}")
 
 
 class TableNotFoundError(ConfigurationError):
@@ -254,9 +255,7 @@ class Warehouse:
             self.client.update_table(reference, ["expires"])
         return int(job.output_rows or 0)
 
-    def estimate(
-        self, sql: str, parameters: Mapping[str, Any] | None = None, *, doing: str, max_bytes_billed: int | None = None
-    ) -> Estimate:
+    def estimate(self, sql: str, parameters: Mapping[str, Any] | None = None, *, doing: str) -> Estimate:
         """Dry-run a query: nothing is read and nothing is billed."""
         from google.cloud import bigquery
 
@@ -267,17 +266,11 @@ class Warehouse:
         )
         with translated(doing):
             job = self.client.query(sql, job_config=config, job_retry=None, retry=self.retry)
-            estimate = Estimate(
+            return Estimate(
                 columns=tuple(Column.from_api(field) for field in job.schema or ()),
                 bytes=int(job.total_bytes_processed or 0),
                 tables=tuple(f"{t.project}.{t.dataset_id}.{t.table_id}" for t in job.referenced_tables or ()),
             )
-        if max_bytes_billed is not None and estimate.bytes > max_bytes_billed:
-            raise StatementError(
-                doing,
-                f"it would bill {estimate.bytes:,} bytes, and limits.max_bytes_billed is {max_bytes_billed:,}",
-            )
-        return estimate
 
     def find_table(self, table: str) -> "bigquery.Table | None":
         """Return a table's metadata, or None when there is no such table."""

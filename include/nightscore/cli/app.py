@@ -33,8 +33,9 @@ def services() -> "Services":
 
 
 def _register_commands() -> None:
-    from nightscore.cli import clean, demo, local, models, pipelines, replay, rollback, run, runs
+    from nightscore.cli import clean, demo, local, models, pipelines, plan, replay, rollback, run, runs
 
+    app.command("plan")(plan.plan)
     app.command("run")(run.run)
     app.command("rollback")(rollback.rollback)
     app.command("replay")(replay.replay)

@@ -116,6 +116,18 @@ def require_expectations(pipeline: str, path: str, expectations: Sequence[Expect
     return built
 
 
+def expectation_faults(spec: Spec) -> list[ExpectationError]:
+    """Return what is wrong with the expectations that the spec asks for, the first fault of each of its lists."""
+    found = []
+    for path, asked in (("checks.features", spec.checks.features), ("checks.predictions", spec.checks.predictions)):
+        try:
+            if asked:  # without one, Great Expectations need not be imported
+                require_expectations(spec.name, path, asked)
+        except ExpectationError as error:
+            found.append(error)
+    return found
+
+
 def unique_keys(spec: Spec) -> Expectation:
     """Return the expectation that no key of the spec stands twice."""
     keys = list(spec.features.keys)

@@ -1,14 +1,15 @@
 """The feature gate: may these frozen rows be scored?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from nightscore.errors import ConfigurationError, counted
 from nightscore.gates.data_docs import keep_page
 from nightscore.gates.expectations import Verdict, check_table, unique_keys
 from nightscore.gates.gate import Leave, gate_record
 from nightscore.objects import Json
+from nightscore.registry.manifest import Input
 from nightscore.run import Run
-from nightscore.spec import Expectation
+from nightscore.spec import Expectation, Spec
 
 
 def feature_gate(run: Run) -> Json:
@@ -78,10 +79,15 @@ def _budget(rule: str, rejected: int, rows: int, allowed: float, detail: str) ->
 
 def _built_in(run: Run) -> list[Expectation]:
     version = run.registry.load_manifest(run.plan.model.name, run.plan.model.version, run.plan.model.digest)
-    by_lower = {name.lower(): name for name in run.plan.columns}
-    solid = [by_lower[item.name.lower()] for item in version.manifest.inputs if not item.nullable]
-    never_null = dict.fromkeys([*run.spec.features.keys, *solid])
+    return built_in(run.spec, run.plan.columns, version.manifest.inputs)
+
+
+def built_in(spec: Spec, columns: Iterable[str], inputs: Sequence[Input]) -> list[Expectation]:
+    """Return what is always checked of frozen columns, for a model of these inputs."""
+    by_lower = {name.lower(): name for name in columns}
+    solid = [by_lower.get(item.name.lower(), item.name) for item in inputs if not item.nullable]
+    never_null = dict.fromkeys([*spec.features.keys, *solid])
     return [
-        unique_keys(run.spec),
+        unique_keys(spec),
         *(Expectation(expect="expect_column_values_to_not_be_null", column=name) for name in never_null),
     ]

@@ -12,7 +12,7 @@ from nightscore.predictions import stage
 from nightscore.run import Run
 from nightscore.scoring.checksum import Checksum, total
 from nightscore.scoring.score import combine
-from nightscore.spec import Expectation
+from nightscore.spec import Expectation, Spec
 
 
 class ShardsMissingError(ConfigurationError):
@@ -45,7 +45,7 @@ def prediction_gate(run: Run) -> Json:
         run.staging_table,
         run.spec.name,
         "checks.predictions",
-        built_in=_built_in(run, task),
+        built_in=built_in(run.spec, task),
         asked=run.spec.checks.predictions,
         keys=run.spec.features.keys,
         labels=run.plan.labels,
@@ -86,9 +86,10 @@ def _differences(run: Run, frozen: Json, scored: Checksum, staged: Contents) -> 
     return found
 
 
-def _built_in(run: Run, task: str) -> list[Expectation]:
+def built_in(spec: Spec, task: str) -> list[Expectation]:
+    """Return what is always checked of a task's predictions."""
     value = "score" if task == "binary" else "prediction"
-    found = [unique_keys(run.spec), Expectation(expect="expect_column_values_to_not_be_null", column=value)]
+    found = [unique_keys(spec), Expectation(expect="expect_column_values_to_not_be_null", column=value)]
     if task == "binary":
         between = {"column": value, "min_value": 0, "max_value": 1}
         found.append(Expectation(expect="expect_column_values_to_be_between", **between))

@@ -43,30 +43,35 @@ def plan(
 ) -> list[dict[str, Any]]:
     """Plan the run; return its shards, each with the label that the UI shows, and push its id under the key `run`.
 
-    Airflow maps tasks over return values only, so the shards are what is returned.
+    Airflow maps tasks over return values only, so the shards are what is returned. The log shows the plan as
+    `nightscore plan` does, also where it is refused.
     """
     from nightscore.arguments import parse_model
     from nightscore.lease import HANDOVER
     from nightscore.pipeline import start
+    from nightscore.preview import preview
+    from nightscore.preview_text import preview_as_text
     from nightscore.progress import LoggedProgress
     from nightscore.run import build_services
     from nightscore.settings import pipelines_dir, settings
     from nightscore.specs import load_spec
 
     given = params or {}
-    model = given.get("model")
+    model, dry_run = given.get("model"), bool(given.get("dry_run"))
+    services = build_services(settings())
     started = start(
         load_spec(pipeline, pipelines_dir()),
         scoring_date(partition_key, given.get("partition"), dag_run.dag_id, dag_run.run_id),
-        build_services(settings()),
+        services,
         model=parse_model(model) if model else None,
-        dry_run=bool(given.get("dry_run")),
+        dry_run=dry_run,
         overrides=given.get("override") or (),
         accept_warnings=bool(given.get("accept_warnings")),
         reason=given.get("reason"),
         progress=LoggedProgress(),
         holder=_holder(dag_run),
         take_over=bool(given.get("take_over")),
+        inspect=lambda found: log.info("%s", preview_as_text(preview(found, services, dry_run=dry_run))),
     )
     started.require_lease().renew(HANDOVER)
     count = started.plan.shards

@@ -422,11 +422,11 @@ def test_columns_that_are_closed_to_us_cost_only_the_challenger_that_reads_them_
     challenge(cards, boosting(2), ["balance", "age"])
     ask = Warehouse.estimate
 
-    def refused(warehouse, sql, parameters=None, *, doing, max_bytes_billed=None):
+    def refused(warehouse, sql, parameters=None, *, doing):
         """Answer as BigQuery does for a column with a policy tag, which the local server does not have."""
         if "`tenure`" in sql:
             raise StatementError(doing, "Access Denied: User does not have permission to access policy tag")
-        return ask(warehouse, sql, parameters, doing=doing, max_bytes_billed=max_bytes_billed)
+        return ask(warehouse, sql, parameters, doing=doing)
 
     monkeypatch.setattr(Warehouse, "estimate", refused)
     plan = planned(cards, "odd", "challenger")
