@@ -85,8 +85,8 @@ def _compared(name: str, column: Column | None, by: tuple[str, ...], item: Input
 def _finding(kind: str | None, by: tuple[str, ...], item: Input | None, *, nullable: bool) -> Finding:
     if kind is None:
         return "missing"
-    allowed: list[tuple[str, ...]] = [PARTITION_TYPES] * ("partition" in by) + [KEY_TYPES] * ("key" in by)
-    allowed += [FEEDS[item.type]] if item is not None else []
+    allowed: list[tuple[str, ...]] = [FEEDS[item.type]] if item is not None else []
+    allowed += [types for role, types in (("partition", PARTITION_TYPES), ("key", KEY_TYPES)) if role in by]
     if any(kind not in types for types in allowed):
         return "wrong type"
     if item is None:

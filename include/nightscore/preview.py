@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from nightscore import __version__
 from nightscore.assessment import Assessment
 from nightscore.changes import differences
-from nightscore.errors import NightscoreError
+from nightscore.errors import NightscoreError, shorten
 from nightscore.gates import feature_gate, prediction_gate
 from nightscore.gates.expectations import expectation_faults
 from nightscore.objects import Json
@@ -25,19 +25,19 @@ from nightscore.registry.store import Version
 from nightscore.run import Services, utc_now
 from nightscore.source import LimitError
 from nightscore.spec import Expectation, Spec
-from nightscore.timing import expected, expected_seconds, past_runs
+from nightscore.timing import expected, expected_seconds, next_start, past_runs
 
 TIB = 2**40
 
 
-def preview(found: Assessment, services: Services, *, dry_run: bool = False, now: dt.datetime | None = None) -> Json:
+def preview(found: Assessment, services: Services, *, dry_run: bool = False, start: dt.datetime | None = None) -> Json:
     """Return what a run would do.
 
     Args:
         found: what there is.
         services: the deployment: its records tell what was published before and how long that took.
         dry_run: the run scores and checks, and publishes nothing.
-        now: the present time, with its zone.
+        start: when the run begins, with its zone; by default at the schedule's next tick.
 
     Raises:
         TransientError: a server failed.
@@ -46,7 +46,8 @@ def preview(found: Assessment, services: Services, *, dry_run: bool = False, now
     last, earlier = _first(iter_latest_publications(bucket, spec.name))
     runs = past_runs(bucket, spec.name, earlier)
     rows = found.source.rows if found.source else None
-    time = expected(spec, now or utc_now(), expected_seconds(runs, rows), len(runs))
+    begin = start or next_start(spec.schedule, utc_now())
+    time = expected(spec, begin, expected_seconds(runs, rows), len(runs))
     reasons = [*found.reasons, *expectation_faults(spec)]
     return {
         "pipeline": spec.name,
@@ -205,7 +206,7 @@ def _check(item: Expectation, *, built_in: bool) -> Json:
     return {
         "check": item.expect,
         "columns": list(item.columns),
-        "wanted": ", ".join(f"{key} {value}" for key, value in arguments.items()) or "all rows",
+        "wanted": shorten(", ".join(f"{key} {value}" for key, value in arguments.items()) or "all rows"),
         "severity": item.severity,
         "built_in": built_in,
     }

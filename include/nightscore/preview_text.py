@@ -1,6 +1,7 @@
 """A plan as text: the same lines on a terminal, where some are coloured, and in the log of an Airflow task."""
 
 import datetime as dt
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -54,7 +55,7 @@ def _facts(plan: Json) -> Iterator[tuple[str, str]]:
     for asked, why in plan["left_out"].items():
         yield "left out", f"{asked}: {why}"
     yield "replaces", _replaces(plan["replaces"])
-    yield "time", _time(plan["expected"])
+    yield from _time(plan["expected"])
 
 
 def _count(number: int | None, what: str) -> str:
@@ -100,17 +101,16 @@ def _replaces(replaces: Json) -> str:
     return f"{rows}, published by {replaces['run_id']} with {replaces['model_version']} at {when}"
 
 
-def _time(time: Json) -> str:
-    start = f"a run that starts {_moment(time['starts_at'])}"
+def _time(time: Json) -> Iterator[tuple[str, str]]:
     if time["seconds"] is None:
-        text = f"not known for {start}: no run of this pipeline was published yet"
+        yield "time", "not known: no run of this pipeline was published yet"
+        yield "starts", _moment(time["starts_at"])
     else:
-        runs = _count(time["runs"], "published run")
-        text = f"about {_duration(time['seconds'])}, told from {runs}: {start} ends {_moment(time['ends_at'])}"
-    if time["deadline_at"] is None:
-        return text
-    late = {True: " LATE", False: " in time", None: ""}[time["late"]]
-    return f"{text}; deadline {_moment(time['deadline_at'])}{',' if late else ''}{late}"
+        yield "time", f"about {_duration(time['seconds'])}, told from {_count(time['runs'], 'published run')}"
+        yield "starts", f"{_moment(time['starts_at'])}, and ends about {_moment(time['ends_at'])}"
+    if time["deadline_at"] is not None:
+        judged = {True: ": late", False: ": in time", None: ""}[time["late"]]
+        yield "deadline", f"{_moment(time['deadline_at'])}{judged}"
 
 
 def _duration(seconds: float) -> str:
@@ -128,12 +128,12 @@ def _duration(seconds: float) -> str:
 
 
 def _moment(text: str) -> str:
-    """Return a moment to the minute, with its offset.
+    """Return a moment to the second, with its offset.
 
-    >>> _moment("2026-11-21T02:00:00+01:00")
-    '2026-11-21 02:00+01:00'
+    >>> _moment("2026-11-21T02:00:00.123+01:00")
+    '2026-11-21 02:00:00+01:00'
     """
-    return dt.datetime.fromisoformat(text).isoformat(sep=" ", timespec="minutes")
+    return dt.datetime.fromisoformat(text).isoformat(sep=" ", timespec="seconds")
 
 
 def _changes(changes: Json) -> Iterator[Line]:
@@ -166,7 +166,8 @@ def _value(value: Any) -> str:
         return ", ".join(str(item) for item in value) or "none"
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
-    return "none" if value is None else str(value)
+    text = "none" if value is None else str(value)
+    return text[:12] if re.fullmatch(r"[0-9a-f]{64}", text) else text
 
 
 def _columns(columns: Sequence[Json]) -> Iterator[Line]:

@@ -47,12 +47,12 @@ def expected_seconds(runs: Sequence[Json], rows: int | None) -> float | None:
     return round(rate * rows, 1)
 
 
-def expected(spec: Spec, now: dt.datetime, seconds: float | None, runs: int) -> Json:
-    """Return when a run will begin and end, and whether that is late.
+def expected(spec: Spec, start: dt.datetime, seconds: float | None, runs: int) -> Json:
+    """Return when a run will end, and whether that is late.
 
     Args:
-        spec: the pipeline. Without a cron expression, the run begins now.
-        now: the present time, with its zone.
+        spec: the pipeline.
+        start: when the run begins, with its zone.
         seconds: how long it will take, if that is known.
         runs: how many runs that was told from.
 
@@ -61,7 +61,7 @@ def expected(spec: Spec, now: dt.datetime, seconds: float | None, runs: int) -> 
         their offset) and `late` (None where the deadline or the duration is not known).
     """
     zone: dt.tzinfo = zoneinfo.ZoneInfo(spec.schedule.timezone) if spec.schedule else dt.UTC
-    start = next_start(spec.schedule, now).astimezone(zone)
+    start = start.astimezone(zone)
     # In UTC: within a zone, Python adds to what clocks show, also over the night in which they are changed.
     end = None if seconds is None else (start.astimezone(dt.UTC) + dt.timedelta(seconds=seconds)).astimezone(zone)
     deadline = None if spec.deadline is None else first_at(spec.deadline, start)

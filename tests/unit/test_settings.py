@@ -36,6 +36,8 @@ def test_every_variable_is_read() -> None:
             "NIGHTSCORE_STAGING_DATASET": "s",
             "NIGHTSCORE_OPERATIONS_DATASET": "o",
             "NIGHTSCORE_PIPELINES_DIR": "/pipelines",
+            "NIGHTSCORE_PRICE_PER_TIB": "7.82",
+            "NIGHTSCORE_CURRENCY": "EUR",
         }
     )
     assert found == Settings(
@@ -45,6 +47,8 @@ def test_every_variable_is_read() -> None:
         staging_dataset="s",
         operations_dataset="o",
         pipelines_dir=Path("/pipelines"),
+        price_per_tib=7.82,
+        currency="EUR",
         bigquery_host="http://localhost:9050",
         bigquery_storage_host="localhost:9060",
         storage_host="http://localhost:4443",
@@ -83,6 +87,13 @@ def test_every_variable_is_read() -> None:
         (
             {"NIGHTSCORE_STAGING_DATASET": "a.b"},
             "The environment variable NIGHTSCORE_STAGING_DATASET is 'a.b'. It is a BigQuery dataset's name.",
+        ),
+        (
+            {"NIGHTSCORE_PRICE_PER_TIB": "cheap"},
+            (
+                "The environment variable NIGHTSCORE_PRICE_PER_TIB is 'cheap'. It is the price of a TiB of on-demand "
+                "queries, like 6.25."
+            ),
         ),
         (
             {"NIGHTSCORE_LOCATION": "the moon"},

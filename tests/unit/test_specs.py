@@ -130,7 +130,13 @@ def test_every_value_of_a_spec() -> None:
             "warnings": "hold",
         },
         "predictions": {"table": "predictions.credit_default", "threshold": 0.5},
-        "limits": {"max_bytes_billed": 200_000_000_000, "shards": 4, "parallel_shards": 2},
+        "limits": {
+            "max_bytes_billed": 200_000_000_000,
+            "max_rows": 2_000_000,
+            "shards": 4,
+            "parallel_shards": 2,
+        },
+        "deadline": "06:00",
         "keep": "14d",
     }
 

@@ -13,6 +13,7 @@ from nightscore.arguments import parse_partition
 from nightscore.errors import ConfigurationError, GateRefusedError
 
 if TYPE_CHECKING:
+    from nightscore.assessment import Assessment
     from nightscore.lease import Holder
     from nightscore.run import Run
 
@@ -52,13 +53,17 @@ def plan(
     from nightscore.preview import preview
     from nightscore.preview_text import preview_as_text
     from nightscore.progress import LoggedProgress
-    from nightscore.run import build_services
+    from nightscore.run import build_services, utc_now
     from nightscore.settings import pipelines_dir, settings
     from nightscore.specs import load_spec
 
     given = params or {}
     model, dry_run = given.get("model"), bool(given.get("dry_run"))
     services = build_services(settings())
+
+    def show(found: "Assessment") -> None:
+        log.info("%s", preview_as_text(preview(found, services, dry_run=dry_run, start=utc_now())))
+
     started = start(
         load_spec(pipeline, pipelines_dir()),
         scoring_date(partition_key, given.get("partition"), dag_run.dag_id, dag_run.run_id),
@@ -71,7 +76,7 @@ def plan(
         progress=LoggedProgress(),
         holder=_holder(dag_run),
         take_over=bool(given.get("take_over")),
-        inspect=lambda found: log.info("%s", preview_as_text(preview(found, services, dry_run=dry_run))),
+        inspect=show,
     )
     started.require_lease().renew(HANDOVER)
     count = started.plan.shards

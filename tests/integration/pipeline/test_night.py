@@ -26,7 +26,7 @@ from nightscore.records import RunRecords
 from nightscore.registry.signature import SignatureError
 from nightscore.run import open_run, take_lease
 from nightscore.scoring.checksum import Checksum, total
-from nightscore.source import ColumnError, EmptyPartitionError
+from nightscore.source import ColumnError, EmptyPartitionError, LimitError, RowRuleError
 from nightscore.warehouse import StatementError, TableNotFoundError
 
 DAY = dt.date(2026, 11, 19)
@@ -335,12 +335,12 @@ def test_columns_that_the_model_cannot_read_are_all_named(cards):
 
 
 def test_a_broken_row_rule_is_refused_before_anything_is_read(cards):
-    with pytest.raises(StatementError, match="planning to freeze"):
+    with pytest.raises(RowRuleError, match=r"features\.reject\.nonsense: .*agee"):
         cards.run(cards.spec(features={"reject": {"nonsense": "agee > 3"}}))
 
 
 def test_a_byte_limit_is_kept(cards):
-    with pytest.raises(StatementError, match=r"limits\.max_bytes_billed|bytes billed"):
+    with pytest.raises(LimitError, match=r"limits\.max_bytes_billed: freezing .* would bill [0-9,]+ bytes; 1,000 are"):
         cards.run(cards.spec(limits={"max_bytes_billed": 1000}))
 
 
