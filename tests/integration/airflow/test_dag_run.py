@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from nightscore.clients import build_storage
 from nightscore.lease import Holder, acquire
+from nightscore.orchestration import tasks
 from nightscore.orchestration.factory import iter_dags, make_rollback_dag
 from nightscore.publications import read_publications
 from nightscore.records import RunRecords, run_ids
@@ -76,11 +77,25 @@ def test_a_manual_run_takes_its_date_model_and_reason_from_the_form(cards, run_d
     assert event.partition_key == DAY
 
 
-def test_a_dry_run_skips_publish_and_emits_nothing(cards, run_dag):
+def test_a_dry_run_skips_publish_and_emits_nothing(cards, run_dag, monkeypatch):
+    logged = []
+    monkeypatch.setattr(tasks.log, "info", lambda text, *values: logged.append(text % values))
     run, states = run_dag(dag_of(cards), {"dry_run": True}, partition_key=DAY)
+    plan = logged[0].splitlines()
+    assert plan[:3] == [
+        f"{cards.name} {DAY}: what a run would do",
+        "dry run: nothing will be published",
+        f"  source      {cards.name}.features, 500 rows",
+    ]
+    assert plan[-1] == "ready, as a dry run: nothing will be published"
     assert run.state == "success"
     assert states["publish", -1] == "skipped"
     assert states["record", -1] == "success"
+    assert {states["score", shard] for shard in range(3)} == {"success"}
+    [run_id] = run_ids(cards.services.bucket, cards.name)
+    summary = RunRecords(cards.services.bucket, cards.name, run_id).read("run")
+    assert (summary["status"], summary["rows_scored"], summary["rows_published"]) == ("dry_run", 500, None)
+    assert read_publications(cards.services.bucket, cards.name, dt.date(2026, 11, 19)) == []
     assert events_of(run) == []
     assert cards.services.warehouse.find_table(f"{cards.name}.predictions") is None
 
@@ -98,6 +113,18 @@ def test_a_refused_night_fails_the_run_and_is_recorded(cards, run_dag):
     assert summary["status"] == "refused"
     assert summary["stopped_by"] == ["expect_table_row_count_to_be_between: wanted min_value 1000, seen 500"]
     assert events_of(run) == []
+
+
+def test_a_partition_over_its_limit_is_refused_by_the_first_task(cards, run_dag, monkeypatch):
+    logged = []
+    monkeypatch.setattr(tasks.log, "info", lambda text, *values: logged.append(text % values))
+    cards.add_pipeline(cards.spec_text(schedule="0 2 * * *", limits={"max_rows": 499}))
+    run, states = run_dag(dag_of(cards), partition_key=DAY)
+    assert run.state == "failed"
+    assert states["plan", -1] == "failed"
+    assert states["freeze", -1] == "upstream_failed"
+    assert logged[0].splitlines()[-1] == "blocked, for 1 reason: nothing would be frozen, scored or published"
+    assert run_ids(cards.services.bucket, cards.name) == []
 
 
 def test_a_publication_that_fails_makes_the_run_fail(cards, run_dag, monkeypatch):
