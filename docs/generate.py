@@ -84,9 +84,9 @@ where it does not exist, the first publication creates it. An existing table may
 PROSE = {"ModelReference": CHALLENGERS, "Checks": CHECKS}  # beneath the keys of a part
 
 EXITS = """\
-Exit codes: 0 done (for `nightscore run`: published, or a dry run that went through), 1 a gate refused the data, 2 usage
-or configuration, 3 a server or the network failed. With `--json`, standard output holds one JSON document, also when
-the command fails; progress and messages go to standard error.
+Exit codes: 0 done (for `nightscore run`: published, or a dry run that went through; for `nightscore plan`: ready), 1 a
+gate or a limit refused the data, 2 usage or configuration, 3 a server or the network failed. With `--json`, standard
+output holds one JSON document, also when the command fails; progress and messages go to standard error.
 """
 
 

@@ -516,7 +516,7 @@ class Spec(Part):
     limits: Limits = Limits()
 
     deadline: Annotated[TimeOfDay | None, Field(examples=["06:00"])] = None
-    """When the predictions must be there: a local time of the schedule's time zone, which every plan looks at."""
+    """When the predictions must be there, in quotes: local time of the schedule's time zone. Plans tell a run that will be late."""
 
     keep: Annotated[Days, Field(examples=["90d"])] = dt.timedelta(days=30)
     """How long the frozen rows and the staged predictions of a run are kept, like 30d."""

@@ -1,5 +1,6 @@
 """`nightscore plan`: what it says before and after a publication, what it blocks, and that it leaves nothing behind."""
 
+import dataclasses
 import datetime as dt
 import json
 
@@ -13,6 +14,7 @@ from nightscore.assessment import MisfitError
 from nightscore.lease import ROOT as LEASES
 from nightscore.pipeline import start
 from nightscore.source import LimitError
+from nightscore.warehouse import Warehouse
 
 DAY = "2026-11-19"
 ROWS = 400
@@ -245,3 +247,44 @@ def test_challengers_and_columns_that_only_checks_read_are_told(cards):
         "spend": (["model"], "may be NULL", False),
         "age": (["check", "challenger"], "extra", None),
     }
+
+
+def bytes_by_column(monkeypatch, size):
+    """Let dry runs say what `size` makes of their SQL: the local server goes by whole tables."""
+    ask = Warehouse.estimate
+
+    def estimate(warehouse, sql, parameters=None, *, doing):
+        return dataclasses.replace(ask(warehouse, sql, parameters, doing=doing), bytes=size(sql))
+
+    monkeypatch.setattr(Warehouse, "estimate", estimate)
+
+
+def test_a_challenger_whose_columns_exceed_the_limit_is_left_out_and_blocks_nothing(cards, monkeypatch):
+    cards.fit(HistGradientBoostingClassifier(max_iter=3), ["balance", "age"], "challenger")
+    cards.change(model={"name": cards.name, "challengers": ["challenger"]}, limits={"max_bytes_billed": "1GB"})
+    bytes_by_column(monkeypatch, lambda sql: 2 * 10**9 if "`age`" in sql else 5 * 10**8)
+    code, found = cards.plan()
+    assert (code, found["source"]["bytes"], found["challengers"]) == (0, 5 * 10**8, [])
+    [why] = found["left_out"].values()
+    assert why.endswith("freezing them would bill 2,000,000,000 bytes, and limits.max_bytes_billed is 1,000,000,000.")
+
+
+def test_where_a_dry_run_gives_no_figure_the_tables_size_is_told_and_no_limit_is_judged_by_it(cards, monkeypatch):
+    cards.change(limits={"max_bytes_billed": "1GB"})
+    bytes_by_column(monkeypatch, lambda _: 0)
+    code, found = cards.plan()
+    table = cards.services.warehouse.find_table(f"{cards.name}.features")
+    assert (code, found["source"]["bytes_from"]) == (0, "table metadata")
+    assert found["source"]["bytes"] == table.num_bytes > 0
+
+
+def test_a_query_is_not_counted_and_its_rules_are_checked(cards):
+    query = f"SELECT id, snapshot_date, balance, spend FROM {cards.name}.features WHERE snapshot_date = @partition"
+    cards.change(features={"table": None, "sql": "features.sql", "reject": {"odd": "balence > 1"}})
+    (cards.folder / "pipelines" / cards.name / "features.sql").write_text(query)
+    code, found = cards.plan()
+    assert (code, [reason["error"] for reason in found["reasons"]]) == (2, ["RowRuleError"])
+    cards.change(features={"table": None, "sql": "features.sql"})
+    code, found = cards.plan()
+    assert (code, found["source"]["rows"], found["source"]["table"]) == (0, None, "features.sql")
+    assert [item["name"] for item in found["columns"]] == ["snapshot_date", "id", "balance", "spend"]
