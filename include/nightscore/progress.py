@@ -20,6 +20,9 @@ class Progress(Protocol):
     def stage_ended(self, stage: str, record: Json) -> None:
         """Report a stage's record."""
 
+    def waiting(self, seen: str) -> None:
+        """Report what is seen of the data that is waited for."""
+
     def note(self, sentence: str) -> None:
         """Report something that is worth a line."""
 
@@ -38,6 +41,10 @@ class LoggedProgress:
         """Log the figures of a stage's record."""
         figures = {key: value for key, value in record.items() if isinstance(value, (int, float, str, bool))}
         log.info("%s: %s", stage, ", ".join(f"{key}={value}" for key, value in figures.items()))
+
+    def waiting(self, seen: str) -> None:
+        """Log what is seen."""
+        log.info("waiting for data: %s", seen)
 
     def note(self, sentence: str) -> None:
         """Log the sentence."""

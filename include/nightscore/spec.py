@@ -9,25 +9,29 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationInfo,
+    WrapValidator,
     field_serializer,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from nightscore.errors import shorten
+from nightscore.conditions import Condition, Marker, parse_condition
+from nightscore.errors import ConfigurationError, shorten
+from nightscore.names import IDENTIFIER, TABLE
 
-IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]{0,299}"
 PIPELINE_NAME = r"[a-z][a-z0-9_]{0,62}"
-TABLE = rf"(?:[a-z][a-z0-9:.-]{{1,99}}\.)?{IDENTIFIER}\.[A-Za-z0-9_]{{1,1024}}"
 MODEL_NAME = r"[a-z][a-z0-9_-]{0,99}"
 SQL_FILE = r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*\.sql"
 
@@ -35,6 +39,12 @@ SQL_FILE = r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*\.sql
 INTERNAL_COLUMNS = ("_key_hash", "_shard", "_rejected_by")
 OUTPUT_COLUMNS = ("score", "prediction", "probabilities", "model_version", "run_id", "scored_at")
 
+_SPANS = {
+    "s": dt.timedelta(seconds=1),
+    "m": dt.timedelta(minutes=1),
+    "h": dt.timedelta(hours=1),
+    "d": dt.timedelta(days=1),
+}
 _BYTE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15}
 
 
@@ -112,6 +122,40 @@ def parse_time(value: object) -> object:
     return value
 
 
+def parse_span(value: object) -> object:
+    """Return a time span from `90m`, `3h` or `2d`.
+
+    >>> parse_span("90m")
+    datetime.timedelta(seconds=5400)
+    """
+    if isinstance(value, dt.timedelta):
+        return value
+    match = re.fullmatch(r"\s*(\d{1,6})\s*([smhd])\s*", str(value))
+    if match is None:
+        raise ValueError(f"{shorten(value)!r} is not a time span; write it like 90m, 3h or 2d")
+    return int(match[1]) * _SPANS[match[2]]
+
+
+def span_text(span: dt.timedelta) -> str:
+    """Return a time span as a spec writes it, in whole seconds.
+
+    >>> span_text(dt.timedelta(hours=3)), span_text(dt.timedelta(minutes=90))
+    ('3h', '90m')
+    """
+    unit = next(unit for unit in reversed(_SPANS) if not span % _SPANS[unit] or unit == "s")
+    return f"{span // _SPANS[unit]}{unit}"
+
+
+def parse_conditions(value: object, parse_all: Callable[[object], tuple[str, ...]]) -> tuple[str, ...]:
+    """Return conditions as a tuple of texts from one text or a list of them."""
+    # A lone text is looked at here: as an item of a list, its fault would be told of a place that the file has not.
+    return (_condition(value),) if isinstance(value, str) else parse_all(value)
+
+
+def _condition(text: str) -> str:
+    return str(parse_condition(text))
+
+
 def parse_challenger(value: object) -> object:
     """Return a model's alias, or the version number that digits mean.
 
@@ -175,6 +219,11 @@ Days = Annotated[
     BeforeValidator(parse_days, json_schema_input_type=str),
     Field(gt=dt.timedelta(0), le=dt.timedelta(days=3650)),
 ]
+Span = Annotated[
+    dt.timedelta,
+    BeforeValidator(parse_span, json_schema_input_type=str),
+    PlainSerializer(span_text, return_type=str),
+]
 
 
 class Part(BaseModel):
@@ -186,26 +235,34 @@ class Part(BaseModel):
 class Schedule(Part):
     """When the pipeline runs."""
 
-    cron: Annotated[str, Field(examples=["0 2 * * *"])]
-    """A cron expression of five fields."""
+    cron: Annotated[str | None, Field(examples=["0 2 * * *"])] = None
+    """A cron expression of five fields. Give this or `after`."""
+
+    after: Annotated[Table | None, Field(examples=["features.card_accounts"])] = None
+    """A table: the event of its asset in Airflow starts a run, for the partition that is the event's partition key."""
 
     timezone: Annotated[str, Field(examples=["Europe/Amsterdam"])] = "UTC"
-    """The IANA time zone that the cron expression is read in."""
+    """The IANA time zone that the cron expression, and the times of `features.wait`, are read in."""
 
     offset: Annotated[int, Field(ge=-366, le=366, examples=[0])] = -1
-    """Which tick of the schedule names the partition: 0 the run's own, -1 the one before, a nightly run's yesterday."""
+    """Which tick of `cron` names the partition: 0 the run's own, -1 the one before, a nightly run's yesterday."""
 
     def latest_partition(self, now: dt.datetime) -> dt.date:
         """Return the partition of the last run that is due by `now` (with its zone), as Airflow's timetable names it.
 
         >>> Schedule(cron="0 2 * * *").latest_partition(dt.datetime(2026, 11, 20, 10, tzinfo=dt.UTC))
         datetime.date(2026, 11, 19)
-        """
-        import zoneinfo
 
+        Raises:
+            ConfigurationError: the schedule has no `cron`.
+        """
         from croniter import croniter
 
-        local = now.astimezone(zoneinfo.ZoneInfo(self.timezone))
+        if self.cron is None:
+            raise ConfigurationError(
+                f"schedule: after: {self.after} names the partition when its event comes, no clock."
+            )
+        local = now.astimezone(self.zone)
         # get_prev looks strictly before its start: a run due at this very second counts.
         ticks = croniter(self.cron, local + dt.timedelta(microseconds=1))
         tick: dt.datetime = ticks.get_prev(dt.datetime)
@@ -213,11 +270,40 @@ class Schedule(Part):
             tick = ticks.get_prev(dt.datetime) if self.offset < 0 else ticks.get_next(dt.datetime)
         return tick.date()
 
+    def day_of_run(self, partition: dt.date, today: dt.date) -> dt.date:
+        """Return the day on which `cron` scores a partition; `today` without `cron`, and where that day is to come.
+
+        >>> Schedule(cron="0 2 * * *").day_of_run(dt.date(2026, 11, 12), dt.date(2026, 11, 20))
+        datetime.date(2026, 11, 13)
+        """
+        from croniter import croniter
+
+        if self.cron is None:
+            return today
+        midnight = dt.datetime.combine(partition + dt.timedelta(days=1), dt.time(), self.zone)
+        ticks = croniter(self.cron, midnight)
+        tick: dt.datetime = ticks.get_prev(dt.datetime)  # the partition's own
+        for _ in range(abs(self.offset)):
+            tick = ticks.get_next(dt.datetime) if self.offset < 0 else ticks.get_prev(dt.datetime)
+        return min(tick.date(), today)
+
+    def __str__(self) -> str:
+        return self.cron or f"after {self.after}"
+
+    @property
+    def zone(self) -> dt.tzinfo:
+        """The time zone."""
+        import zoneinfo
+
+        return zoneinfo.ZoneInfo(self.timezone)
+
     @field_validator("cron")
     @classmethod
-    def _cron(cls, value: str) -> str:
+    def _cron(cls, value: str | None) -> str | None:
         from croniter import CroniterBadDateError, croniter
 
+        if value is None:
+            return None
         # A lone R would be another minute for every process that reads the spec.
         if len(value.split()) != 5 or not croniter.is_valid(value) or re.search(r"\br\b", value, re.IGNORECASE):
             raise ValueError(f"{shorten(value)!r} is not a cron expression of five fields, like 0 2 * * *")
@@ -239,8 +325,16 @@ class Schedule(Part):
         return value
 
     @model_validator(mode="after")
+    def _one_of_both(self) -> "Schedule":
+        if (self.cron is None) == (self.after is None):
+            raise ValueError("give either `cron` or `after`")
+        if self.after is not None and self.offset != -1:
+            raise ValueError("`offset` counts the ticks of `cron`; after a table, the event names the partition")
+        return self
+
+    @model_validator(mode="after")
     def _no_skipped_hour(self) -> "Schedule":
-        skipped = skipped_tick(self.cron, self.timezone)
+        skipped = skipped_tick(self.cron, self.timezone) if self.cron else None
         if skipped is not None:
             raise ValueError(
                 f"in {self.timezone} the clock skips {skipped:%H:%M} when summer time begins, and Airflow then names "
@@ -257,6 +351,33 @@ class Rule(Part):
 
     max_rejected: Annotated[Budget | None, Field(examples=["0.5%"])] = None
     """The largest share of rows, or number of rows, that this rule may reject; above it nothing is published."""
+
+
+class Wait(Part):
+    """What a run waits for before it begins."""
+
+    timeout: Annotated[Span, Field(gt=dt.timedelta(0), le=dt.timedelta(days=7), examples=["3h"])]
+    """How long: 90m, 3h or 2d. A run whose data has not come by then fails, and nothing is published."""
+
+    every: Annotated[Span, Field(ge=dt.timedelta(seconds=1), le=dt.timedelta(hours=1), examples=["5m"])] = dt.timedelta(
+        minutes=1
+    )
+    """How often it looks."""
+
+    until: Annotated[
+        tuple[Annotated[str, AfterValidator(_condition)], ...],
+        Field(min_length=1, max_length=8),
+        WrapValidator(
+            parse_conditions, json_schema_input_type=str | Annotated[list[str], Field(min_length=1, max_length=8)]
+        ),
+        Field(examples=["rows >= 1000000"]),
+    ]
+    """A condition, or a list of which all must hold. There are [three](#what-a-run-waits-for)."""
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """What the texts say."""
+        return tuple(parse_condition(text) for text in self.until)
 
 
 class Features(Part):
@@ -289,6 +410,9 @@ class Features(Part):
     A row for which one is true is not scored but quarantined, and so is a row on which one fails.
     """
 
+    wait: Annotated[Wait | None, Field(examples=[{"timeout": "3h", "until": "rows >= 1000000"}])] = None
+    """What a run waits for before it begins, where the features are sometimes late. See [below](#featureswait)."""
+
     query: Annotated[str | None, Field(json_schema_extra={"hidden": True})] = None
     """The text of the file that `sql` names, read together with the spec."""
 
@@ -313,6 +437,12 @@ class Features(Part):
     def _one_source(self) -> "Features":
         if (self.table is None) == (self.sql is None):
             raise ValueError("give either `table` or `sql`")
+        conditions = self.wait.conditions if self.wait and self.sql else ()
+        for condition in [found for found in conditions if not isinstance(found, Marker)]:
+            raise ValueError(
+                f"`wait` cannot look for `{condition}` in what `sql` selects: that would run, and bill, the query at "
+                "every look. Wait for a table's row that says its data is complete, like `ops.loads_done has row`"
+            )
         names = [self.partition.lower(), *(key.lower() for key in self.keys)]
         for name in names:
             if name in INTERNAL_COLUMNS or name in OUTPUT_COLUMNS:
@@ -507,7 +637,7 @@ class Spec(Part):
         ),
         Field(examples=["0 2 * * *"]),
     ] = None
-    """A cron expression, or a mapping with `cron`, `timezone` and `offset`. Without it, only triggers start a run."""
+    """A cron expression, or a mapping with `cron` or `after`. Without it, only triggers start a run."""
 
     features: Features
     model: ModelReference
@@ -528,6 +658,10 @@ class Spec(Part):
             raise ValueError("`predictions.table` is the feature table itself")
         if self.model.challengers and source == self.predictions.shadow_table.lower():
             raise ValueError("the challengers' table, `predictions.table` with `_shadow`, is the feature table itself")
+        if self.schedule is not None and (self.schedule.after or "").lower() in [
+            table.lower() for table in self.tables
+        ]:
+            raise ValueError("`schedule.after` is a table that the pipeline itself publishes, which would never begin")
         return self
 
     @model_validator(mode="after")
@@ -563,6 +697,7 @@ class Spec(Part):
     def digest(self) -> str:
         """SHA-256 (hex) of everything the spec says that can change a prediction or a verdict."""
         content = self.model_dump(mode="json", exclude={"description", "owner", "schedule", "deadline"})
+        del content["features"]["wait"]
         # A spec without what was added later has the digest that it had before that was known.
         if not self.model.challengers:
             del content["model"]["challengers"]

@@ -30,6 +30,8 @@ from nightscore.spec import (
     Rule,
     Schedule,
     Spec,
+    Wait,
+    span_text,
 )
 
 SPEC_FILE = "pipeline.yaml"
@@ -40,6 +42,7 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "": Spec,
     "schedule": Schedule,
     "features": Features,
+    "features.wait": Wait,
     "model": ModelReference,
     "checks": Checks,
     "checks.compare": Compare,
@@ -71,6 +74,13 @@ _KINDS: Mapping[str, str] = {
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
+}
+
+# The bounds of time spans, which pydantic gives as Python's objects.
+_SPANS: Mapping[str, Mapping[str, str]] = {
+    "keep": {"gt": "0d", "le": "3650d"},
+    "features.wait.timeout": {"gt": "0s", "le": "7d"},
+    "features.wait.every": {"ge": "1s", "le": "1h"},
 }
 
 
@@ -190,6 +200,7 @@ def json_schema() -> dict[str, Any]:
             _drop_bounds(value)
     # As the file writes it, and not as the duration that it becomes.
     schema["properties"]["keep"]["default"] = f"{Spec.model_fields['keep'].default.days}d"
+    schema["$defs"]["Wait"]["properties"]["every"]["default"] = span_text(Wait.model_fields["every"].default)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "nightscore pipeline"
     schema["description"] = "A scoring pipeline of nightscore."
@@ -317,11 +328,8 @@ def _sentence(path: str, item: Mapping[str, Any]) -> str:
 
 
 def _limits(path: str, context: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message's figures as the file writes them: a time span in days, not as Python's object."""
-    if path != "keep":
-        return dict(context)
-    days = {"gt": "0d", "le": "3650d"}
-    return {key: days.get(key, value) for key, value in context.items()}
+    """Return a message's figures as the file writes them: a time span not as Python's object."""
+    return {key: _SPANS.get(path, {}).get(key, value) for key, value in context.items()}
 
 
 def _shown(kind: str, found: object) -> str:
@@ -336,7 +344,7 @@ def _shown(kind: str, found: object) -> str:
 
 def _wanted(path: str) -> str:
     last = path.rsplit(".", 1)[-1]
-    if last == "table":
+    if last == "table" or path == "schedule.after":
         return "is not a table: write dataset.table or project.dataset.table, without a $partition."
     if path == "features.sql":
         return f"is not a file beside {SPEC_FILE}: write a relative path ending in .sql, without `..`."

@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nightscore.spec import Expectation, Schedule, Spec, parse_bytes, parse_days, parse_share
+from nightscore.errors import ConfigurationError
+from nightscore.spec import (
+    Expectation,
+    Schedule,
+    Spec,
+    parse_bytes,
+    parse_days,
+    parse_share,
+    parse_span,
+    span_text,
+)
 
 CONTENT: dict[str, Any] = {
     "name": "credit_default",
@@ -78,6 +88,8 @@ def test_the_digest_covers_what_can_change_a_prediction_or_a_verdict(path: str, 
         ("owner", "another-team"),
         ("schedule", None),
         ("schedule", "30 4 * * *"),
+        ("schedule", {"after": "features.card_accounts"}),
+        ("features.wait", {"timeout": "3h", "until": "rows >= 5"}),
         ("keep", "30 days"),
         ("deadline", "06:00"),
         ("checks.max_rejected", 0.01),
@@ -117,6 +129,7 @@ def test_a_spec_without_what_was_added_later_has_the_digest_that_it_had_before()
     content = SPEC.model_dump(mode="json", exclude=later)
     content["model"] = {"name": "credit_default", "alias": None, "version": None}
     content["checks"] = {name: content["checks"][name] for name in ("features", "predictions", "max_rejected")}
+    del content["features"]["wait"]
     assert SPEC.digest == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     assert SPEC.digest == "e3aed01c188cb438a50b1b329012ee3c6b06704786916871efb14b3b41c6469e"  # since the first version
 
@@ -252,6 +265,64 @@ def test_an_hour_that_the_clock_skips_is_refused(cron: str, zone: str) -> None:
 )
 def test_an_hour_that_every_day_has_is_taken(cron: str, zone: str) -> None:
     assert Schedule(cron=cron, timezone=zone).cron == cron
+
+
+@pytest.mark.parametrize("condition", ["rows >= 5", "partition modified after 01:00"])
+def test_a_query_is_not_run_to_wait_for_its_rows(condition: str) -> None:
+    features = {"sql": "a.sql", "query": "SELECT 1", "partition": "d", "keys": ["id"]}
+    wait = {"timeout": "3h", "until": ["ops.loads_done has row", condition]}
+    with pytest.raises(ValidationError, match=f"cannot look for `{condition}` in what `sql` selects"):
+        changed("features", {**features, "wait": wait})
+    assert changed("features", {**features, "wait": {**wait, "until": "ops.loads_done has row"}}).features.wait
+
+
+# cron, zone, offset, partition, today, day of its run
+DAYS_OF_RUNS = [
+    (NIGHTLY, "UTC", -1, "2026-11-19", "2026-11-20", "2026-11-20"),
+    (NIGHTLY, "UTC", 0, "2026-11-19", "2026-11-20", "2026-11-19"),
+    (NIGHTLY, "UTC", 1, "2026-11-19", "2026-11-20", "2026-11-18"),
+    ("0 0 * * *", "UTC", -1, "2026-11-19", "2026-11-25", "2026-11-20"),
+    # A backfill's run counts as that of its own night; a night that is still to come is today's.
+    (NIGHTLY, "UTC", -1, "2026-10-01", "2026-11-20", "2026-10-02"),
+    (NIGHTLY, "UTC", -1, "2026-11-20", "2026-11-20", "2026-11-20"),
+    # Saturday is no day of the schedule; the run after it is Monday's.
+    ("0 2 * * 1-5", "UTC", -1, "2026-11-14", "2026-11-20", "2026-11-16"),
+    (EARLY, "America/New_York", -1, "2026-11-19", "2026-11-25", "2026-11-20"),
+    (AFTER_THE_GAP, "Europe/Amsterdam", -1, "2026-03-28", "2026-04-01", "2026-03-29"),
+    (AFTER_THE_GAP, "Europe/Amsterdam", -1, "2026-10-24", "2026-11-01", "2026-10-25"),
+]
+
+
+@pytest.mark.parametrize(("cron", "zone", "offset", "partition", "today", "day"), DAYS_OF_RUNS)
+def test_the_day_of_a_partitions_run(cron: str, zone: str, offset: int, partition: str, today: str, day: str) -> None:
+    schedule = Schedule(cron=cron, timezone=zone, offset=offset)
+    found = schedule.day_of_run(dt.date.fromisoformat(partition), dt.date.fromisoformat(today))
+    assert found.isoformat() == day
+
+
+def test_after_a_table_the_day_of_a_run_is_today_and_no_partition_is_the_latest() -> None:
+    schedule = Schedule(after="features.card_accounts")
+    assert schedule.day_of_run(dt.date(2026, 10, 1), dt.date(2026, 11, 20)) == dt.date(2026, 11, 20)
+    with pytest.raises(ConfigurationError, match=r"features\.card_accounts names the partition when its event comes"):
+        schedule.latest_partition(dt.datetime(2026, 11, 20, tzinfo=dt.UTC))
+    assert (str(schedule), str(Schedule(cron=NIGHTLY))) == ("after features.card_accounts", NIGHTLY)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "again"),
+    [("90m", 5400, "90m"), ("3h", 10800, "3h"), ("2d", 172800, "2d"), ("48h", 172800, "2d"), (" 75 s ", 75, "75s")],
+)
+def test_spans(text: str, seconds: int, again: str) -> None:
+    span = parse_span(text)
+    assert span == dt.timedelta(seconds=seconds)
+    assert span_text(span) == again
+    assert parse_span(span) == span
+
+
+@pytest.mark.parametrize("text", ["3", "h", "1.5h", "-3h", "3 hours", "3h 5m", ""])
+def test_what_is_no_span(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a time span; write it like 90m, 3h or 2d"):
+        parse_span(text)
 
 
 @pytest.mark.parametrize(("cron", "zone", "offset", "now", "partition"), PARTITIONS)

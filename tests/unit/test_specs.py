@@ -83,7 +83,7 @@ def test_every_value_of_a_spec() -> None:
         "description": "Probability that a card account defaults next month.\n\n"
         "**Triage:** call the data team before the risk team.\n",
         "owner": "risk-ml",
-        "schedule": {"cron": "30 2 * * 1-5", "timezone": "Europe/Amsterdam", "offset": -1},
+        "schedule": {"cron": "30 2 * * 1-5", "after": None, "timezone": "Europe/Amsterdam", "offset": -1},
         "features": {
             "table": "my-project.features.card_accounts",
             "sql": None,
@@ -92,6 +92,15 @@ def test_every_value_of_a_spec() -> None:
             "reject": {
                 "impossible_age": "age NOT BETWEEN 18 AND 110",
                 "no_limit": {"when": "limit_bal IS NULL", "max_rejected": 100},
+            },
+            "wait": {
+                "timeout": "3h",
+                "every": "5m",
+                "until": [
+                    "rows >= 1000000",
+                    "partition modified after 01:00",
+                    "ops.loads_done has row where state = 'ok' and job = @partition",
+                ],
             },
             "query": None,
         },

@@ -40,6 +40,7 @@ out = _Output(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH
 err = _Messages(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
 STAGE_NAMES = {
+    "wait": "wait for data",
     "plan": "plan",
     "freeze": "freeze",
     "feature_gate": "feature gate",
@@ -86,6 +87,7 @@ def print_usage_error(error: TyperException, *, as_json: bool) -> None:
 def describe(stage: str, record: Json) -> str:
     """Return a stage's record in a few words."""
     words: dict[str, Callable[[Json], str]] = {
+        "wait": lambda r: str(r["seen"]),
         "plan": _plan,
         "freeze": lambda r: f"{_rows(r['accepted'])} to score, {r['rejected']:,} rejected by row rules",
         "feature_gate": lambda r: f"{r['verdict']}: {_checks(r)}",
@@ -133,6 +135,10 @@ class PlainProgress:
         """Print the stage's line."""
         err.print(f"{STAGE_NAMES[stage]:<16} {describe(stage, record)}", markup=False, soft_wrap=True)
 
+    def waiting(self, seen: str) -> None:
+        """Print what is seen."""
+        err.print(f"{STAGE_NAMES['wait']:<16} {seen}", markup=False, soft_wrap=True)
+
     def note(self, sentence: str) -> None:
         """Print the sentence."""
         err.print(sentence, markup=False, soft_wrap=True)
@@ -161,6 +167,10 @@ class LiveProgress:
             self._bars.remove_task(shard)
         self._shards.clear()
         self._bars.update(self._stages[stage], total=1, completed=1, figures=describe(stage, record))
+
+    def waiting(self, seen: str) -> None:
+        """Show what is seen in the line of the wait."""
+        self._bars.update(self._stages["wait"], figures=seen)
 
     def note(self, sentence: str) -> None:
         """Print the sentence above the moving lines."""

@@ -26,7 +26,7 @@ def list_pipelines(
             "source": item.source,
             "model": str(item.model),
             "predictions": item.predictions.table,
-            "schedule": item.schedule.cron if item.schedule else None,
+            "schedule": str(item.schedule) if item.schedule else None,
             "owner": item.owner,
         }
         for item in iter_specs(folder)

@@ -35,11 +35,13 @@ def run(
     from nightscore.pipeline import run_pipeline, start
     from nightscore.settings import settings
     from nightscore.specs import load_spec
+    from nightscore.waiting import wait_for_data
 
     day = parse_partition(partition)
     reference = None if model is None else parse_model(model)
     spec = load_spec(pipeline, settings().pipelines_dir)
     with watching() as progress:
+        wait_for_data(spec, day, services().warehouse, progress)
         planned = start(
             spec,
             day,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nightscore.errors import ConfigurationError, listed, near_miss, shorten
 from nightscore.loading.files import UNKNOWN, Source, arrow_type, kind_of_text, parse_text
-from nightscore.spec import IDENTIFIER
+from nightscore.names import IDENTIFIER
 from nightscore.warehouse import Column
 
 if TYPE_CHECKING:

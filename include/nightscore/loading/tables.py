@@ -20,8 +20,8 @@ from typing import IO, TYPE_CHECKING, Any
 from nightscore.errors import NightscoreError, listed
 from nightscore.loading.columns import Incoming, LoadError, incoming_columns, shape
 from nightscore.loading.files import Source, arrow_type, iter_batches, open_source
+from nightscore.names import TABLE
 from nightscore.progress import Tell, log
-from nightscore.spec import TABLE
 from nightscore.warehouse import Column, Warehouse, WarehouseError, translated
 
 if TYPE_CHECKING:

@@ -9,9 +9,11 @@ from airflow.sdk import (
     DAG,
     Asset,
     AssetAlias,
+    AssetAny,
     CronPartitionTimetable,
     ExceptionRetryPolicy,
     Param,
+    PartitionedAssetTimetable,
     RetryAction,
     RetryRule,
     TriggerRule,
@@ -20,11 +22,13 @@ from airflow.sdk import (
 )
 
 from nightscore.orchestration import tasks
-from nightscore.spec import MODEL_NAME, PIPELINE_NAME, Spec
+from nightscore.orchestration.waiting import WaitForData
+from nightscore.spec import MODEL_NAME, PIPELINE_NAME, Schedule, Spec
 from nightscore.specs import SpecError, iter_specs
 
 START = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)  # backfills reach back to here
 TAG = "nightscore"
+WITHOUT_PARTITION = "events_without_partition"
 
 # A refused gate or a wrong spec is as wrong the second time; a server that was away may be back.
 RETRIES = ExceptionRetryPolicy(
@@ -130,25 +134,22 @@ def iter_dags(folder: Path) -> Iterator[DAG]:
     missed by nobody until its predictions are.
     """
     wanted = get_parsing_context().dag_id
+    after: dict[str, list[str]] = {}
     for spec in iter_specs(folder):
         dag_id = f"score_{spec.pipeline}" if isinstance(spec, SpecError) else spec.dag_id
         if wanted in (None, dag_id):
             yield make_broken_dag(spec) if isinstance(spec, SpecError) else make_dag(spec)
+        if isinstance(spec, Spec) and spec.schedule is not None and spec.schedule.after is not None:
+            after.setdefault(spec.schedule.after, []).append(spec.name)
+    if after and wanted in (None, WITHOUT_PARTITION):
+        yield make_event_dag(after)
 
 
 def make_dag(spec: Spec) -> DAG:
     """Return the DAG of a pipeline: one task per stage, one mapped task per shard."""
-    timetable = None
-    if spec.schedule is not None:
-        timetable = CronPartitionTimetable(
-            spec.schedule.cron,
-            timezone=spec.schedule.timezone,
-            run_offset=spec.schedule.offset,
-            key_format="%Y-%m-%d",
-        )
     with DAG(
         spec.dag_id,
-        schedule=timetable,
+        schedule=timetable(spec.schedule) if spec.schedule is not None else None,
         start_date=START,
         catchup=False,
         max_active_runs=4,
@@ -166,6 +167,8 @@ def make_dag(spec: Spec) -> DAG:
         },
     ) as dag:
         planned: Any = task(task_id="plan")(tasks.plan)(spec.name)
+        if spec.features.wait is not None:
+            WaitForData(task_id="wait", pipeline=spec.name) >> planned
         run, term = planned[tasks.RUN_KEY], planned[tasks.TERM_KEY]
         frozen = task(task_id="freeze")(tasks.freeze)(spec.name, run, term)
         checked = task(task_id="feature_gate")(tasks.feature_gate)(spec.name, run, term)
@@ -187,6 +190,41 @@ def make_dag(spec: Spec) -> DAG:
             rule = TriggerRule.NONE_FAILED
             shadowed = task(task_id="shadow", trigger_rule=rule)(tasks.shadow)(spec.name, run, term)
             published >> shadowed >> recorded
+    return dag
+
+
+def timetable(schedule: Schedule) -> CronPartitionTimetable | PartitionedAssetTimetable:
+    """Return what starts a pipeline's runs and names their partitions: the clock, or another table's asset."""
+    if schedule.after is not None:
+        return PartitionedAssetTimetable(assets=asset_of(schedule.after))
+    return CronPartitionTimetable(
+        str(schedule.cron), timezone=schedule.timezone, run_offset=schedule.offset, key_format="%Y-%m-%d"
+    )
+
+
+def make_event_dag(after: dict[str, list[str]]) -> DAG:
+    """Return the DAG that fails when an event comes without a partition key; `after` is table → pipelines.
+
+    A partitioned DAG is not started by such an event, and Airflow says so in its audit log alone. A DAG that is not
+    partitioned is started by these events, and by no others.
+    """
+    with DAG(
+        WITHOUT_PARTITION,
+        schedule=AssetAny(*(asset_of(table) for table in after)),
+        start_date=START,
+        catchup=False,
+        max_active_runs=1,
+        is_paused_upon_creation=False,
+        description="Fails when a table's event names no partition.",
+        doc_md=(
+            "These tables' events start pipelines. Such an event must have a partition key, the scoring date; for one "
+            "that has none, this DAG fails and says which pipelines were not started.\n\n"
+            + "\n".join(f"* `{table}`: {', '.join(names)}" for table, names in after.items())
+        ),
+        tags={TAG},
+        default_args={"owner": TAG, "retries": 0},
+    ) as dag:
+        task(task_id="name_the_partition")(tasks.fail_for_event)(after)
     return dag
 
 
@@ -255,8 +293,19 @@ def _documentation(spec: Spec) -> str:
         "**Anything else is red:** a server failed or the spec is wrong; the log says which. Clear the task, or "
         "trigger the partition again: what was done is not done twice. From a terminal: "
         f"`nightscore run {spec.name} --partition DATE`.\n\n"
+        f"{_about_waiting(spec)}"
         "**Another run works on the partition:** the message names it. Let it end, or trigger with *Take over*.\n\n"
         "**What was published is wrong:** publish the earlier predictions again, by the DAG `roll_back` or by "
         f"`nightscore rollback {spec.name} --partition DATE --reason WHY`."
     )
     return f"{spec.description}\n\n| | |\n|---|---|\n{table}\n\n### When a night fails\n\n{triage}"
+
+
+def _about_waiting(spec: Spec) -> str:
+    if spec.features.wait is None:
+        return ""
+    until = ", ".join(f"`{text}`" for text in spec.features.wait.until)
+    return (
+        f"**`wait` is red:** the data did not come in time; the log says what was last seen of {until}. Trigger the "
+        "partition again when it is there.\n\n"
+    )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nightscore.arguments import parse_partition
-from nightscore.errors import ConfigurationError, GateRefusedError
+from nightscore.errors import ConfigurationError, GateRefusedError, listed
 
 if TYPE_CHECKING:
     from nightscore.assessment import Assessment
@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 
 RUN_KEY = "run"  # Airflow keeps the name run_id for its own
 TERM_KEY = "term"
+PRODUCER = (
+    "The DAG that updates an asset names the partition: it has partitioned runs, or its task says "
+    '`outlet_events[asset].add_partitions("2026-11-19")`.'
+)
 
 
 class PartitionError(ConfigurationError):
@@ -173,7 +177,9 @@ def record(pipeline: str, ti: Any = None, dag_run: Any = None) -> None:
 
     run, term = (ti.xcom_pull(task_ids="plan", key=key) for key in (RUN_KEY, TERM_KEY))
     if run is None:
-        raise NotPublishedError(f"{pipeline}: the run was not planned, so nothing was published; see the task plan.")
+        raise NotPublishedError(
+            f"{pipeline}: the run was not planned, so nothing was published; see its first red task."
+        )
     with _held(pipeline, run, term, dag_run) as context:
         summary = finish(context)
     context.require_lease().release()
@@ -229,7 +235,28 @@ def scoring_date(key: str | None, given: str | None, dag_id: str, run_id: str) -
             f"{dag_id}: the run {run_id} has no partition. Trigger it with a partition key or a scoring date, "
             "like 2026-11-19."
         )
-    return parse_partition(text)
+    try:
+        return parse_partition(text)
+    except ConfigurationError as error:
+        raise PartitionError(f"{dag_id}: the run {run_id} has no scoring date: {error} {PRODUCER}") from error
+
+
+def fail_for_event(after: dict[str, list[str]], triggering_asset_events: Any = None) -> None:
+    """Fail with what an asset's event lacked; `after` is table → the pipelines that its events start.
+
+    Raises:
+        PartitionError: always; Airflow starts this only for events without a partition key.
+    """
+    events = {asset.name: list(found) for asset, found in (triggering_asset_events or {}).items()}
+    tables = [name for name in after if name in events] or list(after)
+    waiting = listed(sorted({pipeline for table in tables for pipeline in after[table]}))
+    days = sorted(
+        {event.extra["partition"] for found in events.values() for event in found if "partition" in event.extra}
+    )
+    about = f" It is about {listed(days)}: trigger the pipelines for that, if they are to run again." if days else ""
+    raise PartitionError(
+        f"An event of {listed(tables)} came without a partition key, so no run of {waiting} began.{about} {PRODUCER}"
+    )
 
 
 @contextmanager
