@@ -22,6 +22,7 @@ PARTS = {
     "The spec": ("", "Spec"),
     "`schedule`": ("schedule", "Schedule"),
     "`features`": ("features", "Features"),
+    "`features.wait`": ("features.wait", "Wait"),
     "`model`": ("model", "ModelReference"),
     "One row rule": ("features.reject.*", "Rule"),
     "`checks`": ("checks", "Checks"),

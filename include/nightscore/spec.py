@@ -239,7 +239,7 @@ class Schedule(Part):
     """A cron expression of five fields. Give this or `after`."""
 
     after: Annotated[Table | None, Field(examples=["features.card_accounts"])] = None
-    """A table: the event of its asset in Airflow starts a run, for the partition that is the event's partition key."""
+    """A table, whose asset's event in Airflow starts a run for the event's partition. See [waiting](waiting.md)."""
 
     timezone: Annotated[str, Field(examples=["Europe/Amsterdam"])] = "UTC"
     """The IANA time zone that the cron expression, and the times of `features.wait`, are read in."""
@@ -372,7 +372,7 @@ class Wait(Part):
         ),
         Field(examples=["rows >= 1000000"]),
     ]
-    """A condition, or a list of which all must hold. There are [three](#what-a-run-waits-for)."""
+    """A condition, or a list of which all must hold. There are three; see [waiting for data](waiting.md)."""
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
