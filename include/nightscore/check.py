@@ -13,6 +13,7 @@ from nightscore.run import Services
 from nightscore.snapshot_sql import frozen_select
 from nightscore.source import Shape, require_columns, rule_faults, source_columns
 from nightscore.spec import Spec
+from nightscore.waiting import require_condition
 from nightscore.warehouse import StatementError
 
 T = TypeVar("T")
@@ -30,6 +31,8 @@ def check_pipeline(spec: Spec, services: Services) -> list[str]:
         ("checks.predictions", spec.checks.predictions),
     ):
         _collect(faults, partial(require_expectations, spec.name, path, expectations))
+    for condition in spec.features.wait.conditions if spec.features.wait else ():
+        _collect(faults, partial(require_condition, condition, spec, services.warehouse))
     if version is None:
         _collect(faults, lambda: source_columns(spec, services.warehouse))
         return faults

@@ -405,10 +405,7 @@ class Features(Part):
         ],
         Field(examples=[{"impossible_age": "age NOT BETWEEN 18 AND 110"}]),
     ] = {}
-    """Row rules: a name and a GoogleSQL condition each, or a mapping with `when` and `max_rejected`.
-
-    A row for which one is true is not scored but quarantined, and so is a row on which one fails.
-    """
+    """Row rules: a name, and a condition or a mapping each. A row for which one is true, or fails, is quarantined."""
 
     wait: Annotated[Wait | None, Field(examples=[{"timeout": "3h", "until": "rows >= 1000000"}])] = None
     """What a run waits for before it begins, where the features are sometimes late. See [below](#featureswait)."""

@@ -6,9 +6,7 @@ Neither the partition's lease nor, in Airflow, a worker's slot is held meanwhile
 
 import datetime as dt
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from nightscore.conditions import Condition, Marker, Modified, RowCount
 from nightscore.errors import ConfigurationError, GateRefusedError, TransientError, near_miss, shorten
@@ -128,68 +126,75 @@ def look_at(condition: Condition, watch: Watch) -> Sight:
         TableNotFoundError, ConditionError, StatementError: it cannot be looked at.
         WarehouseError: BigQuery failed.
     """
-    looks: dict[type[Condition], Callable[..., Sight]] = {RowCount: _rows, Modified: _modified, Marker: _marker}
-    return looks[type(condition)](condition, watch)
-
-
-def _rows(condition: RowCount, watch: Watch) -> Sight:
-    table = watch.spec.source
-    [row] = _query(condition, watch, table, f"SELECT COUNT(*) AS n FROM {watch.warehouse.quoted(table)}")
-    count = int(row["n"])
+    if isinstance(condition, Modified):
+        return _modified(condition, watch)
+    spec = watch.spec
+    rows = watch.warehouse.query(
+        _statement(condition, spec, watch.warehouse),
+        {"partition": watch.partition},
+        doing=_doing(spec),
+        max_bytes_billed=spec.limits.max_bytes_billed,
+    ).rows
+    if isinstance(condition, Marker):
+        return Sight(condition, bool(rows), "there" if rows else "not there")
+    count = int(rows[0]["n"])
     return Sight(condition, count >= condition.least, f"{count:,} rows")
 
 
-def _marker(condition: Marker, watch: Watch) -> Sight:
-    sql = f"SELECT 1 AS found FROM {watch.warehouse.quoted(condition.table)}"
-    found = _query(condition, watch, condition.table, sql, condition.where, " LIMIT 1")
-    return Sight(condition, bool(found), "there" if found else "not there")
+def require_condition(condition: Condition, spec: Spec, warehouse: Warehouse) -> None:
+    """Check that a condition can be looked at; nothing is read but metadata.
+
+    Raises:
+        TableNotFoundError, ConditionError, StatementError: it cannot.
+    """
+    if isinstance(condition, Modified):
+        _require_time(condition, spec, warehouse)
+        return
+    warehouse.estimate(
+        _statement(condition, spec, warehouse),
+        {"partition": dt.datetime.now(dt.UTC).date()},
+        doing=_doing(spec),
+        max_bytes_billed=spec.limits.max_bytes_billed,
+    )
 
 
-def _query(
-    condition: Condition, watch: Watch, table: str, select: str, where: str | None = None, limit: str = ""
-) -> Sequence[dict[str, Any]]:
-    return watch.warehouse.query(
-        f"{select}\nWHERE {_of_the_partition(condition, watch, table, where)}{limit}",
-        {"partition": watch.partition},
-        doing=_doing(watch),
-        max_bytes_billed=watch.spec.limits.max_bytes_billed,
-    ).rows
+def _statement(condition: RowCount | Marker, spec: Spec, warehouse: Warehouse) -> str:
+    if isinstance(condition, RowCount):
+        picked = _of_the_partition(condition, spec, warehouse, spec.source, None)
+        return f"SELECT COUNT(*) AS n FROM {warehouse.quoted(spec.source)} WHERE {picked}"
+    picked = _of_the_partition(condition, spec, warehouse, condition.table, condition.where)
+    return f"SELECT 1 AS found FROM {warehouse.quoted(condition.table)} WHERE {picked} LIMIT 1"
 
 
-def _of_the_partition(condition: Condition, watch: Watch, table: str, where: str | None) -> str:
+def _of_the_partition(condition: Condition, spec: Spec, warehouse: Warehouse, table: str, where: str | None) -> str:
     """Return the condition that picks the partition's rows of a table, and of them those that `where` means."""
-    there = {column.name.lower(): column for column in watch.warehouse.columns(table)}
+    there = {column.name.lower(): column for column in warehouse.columns(table)}
     own = f"(\n{where}\n)" if where else ""  # the line break ends a comment that it may close with
     if where and "@partition" in where:
         return own
-    name = watch.spec.features.partition
+    name = spec.features.partition
     column = there.get(name.lower())
     if column is None:
         hint = near_miss(name, [column.name for column in there.values()])
-        raise ConditionError(
-            watch.spec, condition, f"{table} has no column {name!r}. {hint} Or say `where COLUMN = @partition`."
-        )
+        raise ConditionError(spec, condition, f"{table} has no column {name!r}. {hint} Or say `where … = @partition`.")
     if column.type not in PARTITION_TYPES or column.mode == "REPEATED":
         kinds = " or ".join(PARTITION_TYPES)
-        raise ConditionError(
-            watch.spec,
-            condition,
-            f"the column {name!r} of {table} is {column.type}; {kinds} is needed. Or say `where … = @partition`.",
-        )
+        why = f"the column {name!r} of {table} is {column.type}; {kinds} is needed. Or say `where … = @partition`."
+        raise ConditionError(spec, condition, why)
     picked = where_partition(column.name, column.type)
     return f"{picked} AND {own}" if own else picked
 
 
 def _modified(condition: Modified, watch: Watch) -> Sight:
-    features = watch.spec.features
-    zone, began = _zone(watch.spec), watch.began
-    day = began.astimezone(zone).date()
-    if watch.spec.schedule is not None:
-        day = watch.spec.schedule.day_of_run(watch.partition, day)
+    schedule, table = watch.spec.schedule, watch.spec.features.table
+    zone = schedule.zone if schedule is not None else dt.UTC
+    day = watch.began.astimezone(zone).date()
+    if schedule is not None:
+        day = schedule.day_of_run(watch.partition, day)
     since = dt.datetime.combine(day, condition.at, zone)
     when = _last_change(condition, watch)
     if when is None:
-        return Sight(condition, False, f"{features.table} has no partition {watch.partition} yet")
+        return Sight(condition, False, f"{table} has no partition {watch.partition} yet")
     local = when.astimezone(zone)
     words = f"modified on {local:%Y-%m-%d at %H:%M:%S} ({zone}), awaited from {since:%Y-%m-%d at %H:%M}"
     return Sight(condition, when >= since, words)
@@ -202,23 +207,34 @@ def _last_change(condition: Modified, watch: Watch) -> dt.datetime | None:
     only the table's.
     """
     features, warehouse = watch.spec.features, watch.warehouse
-    table = warehouse.require_table(str(features.table))
-    modified: dt.datetime | None = table.modified
-    if table.table_type != "TABLE" or modified is None:
-        why = f"{features.table} is a {str(table.table_type).lower()}, which has no such time."
-        raise ConditionError(watch.spec, condition, f"{why} Wait for a row of a table that says it is complete.")
-    parts = table.time_partitioning
-    if parts is None or (parts.field or "").lower() != features.partition.lower():
+    modified, kind = _require_time(condition, watch.spec, warehouse)
+    if kind is None:
         return modified
     dataset, name = warehouse.full_name(str(features.table)).rsplit(".", 1)
     found = warehouse.query(
         f"SELECT * FROM {warehouse.quoted(f'{dataset}.INFORMATION_SCHEMA.PARTITIONS')} "
         "WHERE table_name = @name AND STARTS_WITH(partition_id, @day)",
-        {"name": name, "day": watch.partition.strftime(_PARTITION_IDS[parts.type_])},
-        doing=_doing(watch),
+        {"name": name, "day": watch.partition.strftime(_PARTITION_IDS[kind])},
+        doing=_doing(watch.spec),
     ).rows
     times: list[dt.datetime] = [row["last_modified_time"] for row in found if row.get("last_modified_time")]
     return max(times, default=modified) if found else None
+
+
+def _require_time(condition: Modified, spec: Spec, warehouse: Warehouse) -> tuple[dt.datetime, str | None]:
+    """Return when the feature table last changed, and the kind of its partitions where they are those of the spec.
+
+    Raises:
+        ConditionError: it has no such time.
+    """
+    table = warehouse.require_table(str(spec.features.table))
+    modified: dt.datetime | None = table.modified
+    if table.table_type != "TABLE" or modified is None:
+        why = f"{spec.features.table} is a {str(table.table_type).lower()}, which has no such time."
+        raise ConditionError(spec, condition, f"{why} Wait for a row of a table that says it is complete.")
+    parts = table.time_partitioning
+    same = parts is not None and (parts.field or "").lower() == spec.features.partition.lower()
+    return modified, str(parts.type_) if same else None
 
 
 def _in_words(span: dt.timedelta) -> str:
@@ -232,9 +248,5 @@ def _in_words(span: dt.timedelta) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def _zone(spec: Spec) -> dt.tzinfo:
-    return spec.schedule.zone if spec.schedule is not None else dt.UTC
-
-
-def _doing(watch: Watch) -> str:
-    return f"looking for what {watch.spec.name} waits for"
+def _doing(spec: Spec) -> str:
+    return f"looking for what {spec.name} waits for"

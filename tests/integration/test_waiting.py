@@ -11,9 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from nightscore.check import check_pipeline
 from nightscore.conditions import parse_condition
 from nightscore.progress import LoggedProgress
-from nightscore.waiting import ConditionError, DataMissingError, Watch, look_at, wait_for_data
+from nightscore.waiting import ConditionError, DataMissingError, Watch, look_at, require_condition, wait_for_data
 from nightscore.warehouse import StatementError, TableNotFoundError, WarehouseError
 
 DAY = dt.date(2026, 11, 19)
@@ -75,6 +76,15 @@ def test_what_is_seen(night, text, expected):
     assert look(night, text) == expected
 
 
+def test_pipelines_check_looks_at_every_condition(night):
+    until = ["rows >= 1", "partition modified after 01:00", f"{night.name}.load has row", f"{night.name}.texts has row"]
+    faults = check_pipeline(watch(night, until).spec, night.services)
+    assert [fault for fault in faults if "load" in fault] == [
+        f"There is no table {night.services.warehouse.full_name(night.name)}.load in BigQuery. Did you mean `loads`?"
+    ]
+    assert sum("features.wait.until" in fault for fault in faults) == 1
+
+
 def test_other_days_are_not_seen(night):
     assert look(night, "rows >= 1", day=DAY + dt.timedelta(days=1)) == (False, "0 rows")
     assert look(night, "{dataset}.loads has row", day=DAY + dt.timedelta(days=1)) == (False, "not there")
@@ -92,8 +102,11 @@ def test_other_days_are_not_seen(night):
 )
 def test_what_cannot_be_looked_at(night, text, features, error, message):
     named = {key: value.format(dataset=night.name) for key, value in features.items()}
+    condition = text.format(dataset=night.name)
     with pytest.raises(error, match=message):
-        look(night, text, **named)
+        look(night, condition, **named)
+    with pytest.raises(error, match=message):
+        require_condition(parse_condition(condition), watch(night, **named).spec, night.services.warehouse)
 
 
 def test_when_a_partition_was_modified(night):
