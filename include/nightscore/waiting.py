@@ -138,7 +138,7 @@ def look_at(condition: Condition, watch: Watch) -> Sight:
     if isinstance(condition, Marker):
         return Sight(condition, bool(rows), "there" if rows else "not there")
     count = int(rows[0]["n"])
-    return Sight(condition, count >= condition.least, f"{count:,} rows")
+    return Sight(condition, count >= condition.least, f"{count:,} row" if count == 1 else f"{count:,} rows")
 
 
 def require_condition(condition: Condition, spec: Spec, warehouse: Warehouse) -> None:
