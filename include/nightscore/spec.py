@@ -643,7 +643,7 @@ class Spec(Part):
     limits: Limits = Limits()
 
     deadline: Annotated[TimeOfDay | None, Field(examples=["06:00"])] = None
-    """When the predictions must be there, in quotes: local time of the schedule's time zone. Plans tell a run that will be late."""
+    """When the predictions must be there: local time in the schedule's zone, in quotes. Plans tell of a late run."""
 
     keep: Annotated[Days, Field(examples=["90d"])] = dt.timedelta(days=30)
     """How long the frozen rows and the staged predictions of a run are kept, like 30d."""

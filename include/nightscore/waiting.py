@@ -154,7 +154,6 @@ def require_condition(condition: Condition, spec: Spec, warehouse: Warehouse) ->
         _statement(condition, spec, warehouse),
         {"partition": dt.datetime.now(dt.UTC).date()},
         doing=_doing(spec),
-        max_bytes_billed=spec.limits.max_bytes_billed,
     )
 
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
+from great_expectations.core.id_dict import IDDict
 from great_expectations.core.metric_domain_types import MetricDomainTypes
 from great_expectations.core.metric_function_types import MetricPartialFunctionTypeSuffixes
 from great_expectations.data_context.store import ValidationResultsStore
 from great_expectations.datasource.fluent import BigQueryDatasource
 from great_expectations.datasource.fluent.sql_datasource import QueryAsset, TableAsset
-from great_expectations.core.id_dict import IDDict
 from great_expectations.exceptions import GreatExpectationsError, MetricResolutionError
 from great_expectations.execution_engine import SqlAlchemyExecutionEngine
 from great_expectations.expectations.metrics.column_aggregate_metric_provider import (

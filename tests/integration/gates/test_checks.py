@@ -82,7 +82,9 @@ def test_failing_rows_are_named_by_their_keys_alone(table):
     assert [len(found) for found in keys[3:]] == [5, 5, 5, 0, 0, 0], "five at most, and none of what is no row's fault"
     assert {branch for branch, _ in keys[4]} == {"b2"}
     assert all(set(row) == {"branch", "account"} for item in checked.verdicts for row in item.failing_keys)
-    assert "Jane" not in str([item.to_json() for item in checked.verdicts]).replace("'Jane'", "").replace("regex Jane", "")
+    assert "Jane" not in str([item.to_json() for item in checked.verdicts]).replace("'Jane'", "").replace(
+        "regex Jane", ""
+    )
 
 
 def test_keys_of_days_are_text(table):
@@ -124,7 +126,9 @@ def test_nothing_is_left_behind(table, tmp_path, monkeypatch):
 
 
 def test_a_limit_of_bytes_refuses(table):
-    with pytest.raises(ExpectationError, match=r"^expect_column_mean_to_be_between cannot be evaluated: .*exceeded limit"):
+    with pytest.raises(
+        ExpectationError, match=r"^expect_column_mean_to_be_between cannot be evaluated: .*exceeded limit"
+    ):
         check(table, expect("column_mean_to_be_between", column="age"), max_bytes_billed=1)
 
 
