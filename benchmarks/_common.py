@@ -5,9 +5,11 @@ import datetime as dt
 import os
 import platform
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,24 @@ def seconds(function: Callable[[], object]) -> float:
     began = time.perf_counter()
     function()
     return time.perf_counter() - began
+
+
+def measured(command: Sequence[str], variables: Mapping[str, str] | None = None) -> tuple[float, int, bytes]:
+    """Run a process, which must not fail; return its seconds, its peak memory in bytes, and its output."""
+    began = time.perf_counter()
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command, env={**os.environ, **(variables or {})}, stdout=subprocess.PIPE, stderr=errors
+        )
+        output = process.stdout.read() if process.stdout else b""
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        taken = time.perf_counter() - began
+        if process.returncode:
+            errors.seek(0)
+            sys.exit(f"{' '.join(command)} failed:\n{errors.read().decode()[-2000:]}")
+    size = usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss * 1024
+    return taken, size, output
 
 
 def in_turn(repeats: int, **functions: Callable[[], object]) -> dict[str, list[float]]:

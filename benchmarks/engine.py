@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -26,19 +25,6 @@ from pyarrow import parquet
 HERE = Path(__file__).parent
 KINDS = ("logistic", "boosting")
 SPARK = "pyspark>=4,<5"
-
-
-def measured(command: Sequence[str]) -> tuple[float, int]:
-    """Run a process, which must not fail; return its seconds and its peak memory in bytes."""
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    output = process.stderr.read() if process.stderr else b""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{output.decode()[-2000:]}")
-    size = usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss * 1024
-    return time.perf_counter() - began, size
 
 
 def commands(kind: str, rows: int, folder: Path, *, spark: bool) -> dict[str, list[str]]:
@@ -92,10 +78,10 @@ def main() -> None:
             contestants = commands(kind, asked.rows, folder, spark=asked.spark)
             found: dict[str, list[tuple[float, int]]] = {name: [] for name in contestants}
             for command in contestants.values():  # once uncounted: files come into the system's cache
-                measured(command)
+                common.measured(command)
             for repeat in range(asked.repeats):
                 for contestant, command in contestants.items():
-                    found[contestant].append(measured(command))
+                    found[contestant].append(common.measured(command)[:2])
                     time_taken, peak = found[contestant][-1]
                     common.say(f"{kind}, {repeat + 1} of {asked.repeats}: {contestant} {time_taken:.1f} s, {peak:,} B")
             require_same(folder, list(contestants))

@@ -1,8 +1,8 @@
 """Great Expectations' own pages about what a gate checked: one HTML file each, kept with the run's records.
 
-The pages are its Data Docs, rendered by its own renderers. Its templates fetch styles, scripts and pictures from seven
-hosts; ours stand in for those that do, so that a page is one file that needs no network. No row is in it: failing values
-are never asked for, and of what a set of values holds only the first few are kept.
+The pages are its Data Docs, rendered by its own renderers. Its templates fetch styles, scripts and pictures from eight
+hosts; ours stand in for those that do, so that a page is one file that needs no network. No row is in it: failing
+values are never asked for, and of what a set of values holds only the first few are kept.
 """
 
 import copy

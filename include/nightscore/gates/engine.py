@@ -1,4 +1,4 @@
-"""Great Expectations' SQL engine with fewer scans: it asks the warehouse once for what Great Expectations asks many times.
+"""Great Expectations' SQL engine with fewer scans: what it asks of the warehouse many times is asked once.
 
 The results are those of the engine it is derived from. What changes is how often the table is read:
 
@@ -91,7 +91,7 @@ class WarehouseEngine(SqlAlchemyExecutionEngine):  # type: ignore[misc]
         return found
 
     def resolve_metric_bundle(self, metric_fn_bundle: Iterable[Any]) -> dict[Any, Any]:
-        """Return the values of aggregates: a query for each set of rows that they are about, or halves where it fails."""
+        """Return the values of aggregates: of the same rows in one query, or in halves where that fails."""
         # What is not said in a domain is None in one place and missing in another, and both are the whole table.
         bundle = [
             replace(item, compute_domain_kwargs=_stated(item.compute_domain_kwargs or {})) for item in metric_fn_bundle

@@ -214,8 +214,7 @@ def _source(warehouse: Warehouse, dataset: str, meter: Meter) -> Any:
     return context.data_sources.add_nightscore(
         "warehouse",
         connection_string=f"bigquery://{warehouse.config.project}/{dataset}?user_supplied_client=true",
-        # The results are a few rows. For the Storage Read API, which knows no local server by itself, they are not worth
-        # a connection.
+        # The results are a few rows, and not worth a connection to the Storage Read API.
         kwargs={"connect_args": {"client": meter.client, "prefer_bqstorage_client": False}},
     )
 

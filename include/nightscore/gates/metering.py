@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nightscore.clients import build_bigquery
-from nightscore.warehouse import Warehouse, WarehouseError, translated
+from nightscore.warehouse import StatementError, Warehouse, WarehouseError, translated
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,10 @@ class Meter:
         if self.outage is not None:
             raise self.outage
         try:
-            return call(*args, **kwargs)
-        except Exception as error:
-            try:
-                with translated(self._doing):
-                    raise
-            except WarehouseError as outage:
-                self.outage = outage
-                raise
-            except Exception:  # noqa: BLE001 - a refusal is Great Expectations' own to report
-                raise error from None
+            with translated(self._doing):
+                return call(*args, **kwargs)
+        except WarehouseError as outage:
+            self.outage = outage
+            raise
+        except StatementError as refusal:  # which is Great Expectations' own to report
+            raise refusal.__cause__ or refusal from None
