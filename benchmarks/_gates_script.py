@@ -1,4 +1,4 @@
-"""One contestant of `gates.py`: checks `benchmark.rows` and prints what it found and what it asked as one JSON object."""
+"""One contestant of `gates.py`: checks `benchmark.rows` and prints what it found and asked as one JSON object."""
 
 import json
 import os

@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/gates.py
 
-A local BigQuery server is started and filled. Three processes check the same table in turn: the gate; Great Expectations
-with its own BigQuery engine; and Great Expectations' pandas engine on the table read through the Storage Read API. The
+A local BigQuery server is started and filled. Three processes check the same table in turn: the gate; Great
+Expectations with its own BigQuery engine; and its pandas engine on the table read through the Storage Read API. The
 seconds are those of the whole process, imports and all; the memory is the client's alone.
 """
 

@@ -70,7 +70,5 @@ def _leave_out_values(found: dict[str, Any]) -> None:
     observed = found.get("observed_value")
     if isinstance(observed, (list, set, tuple)):
         found["observed_value"] = [*list(observed)[:MOST_VALUES], *(["…"] if len(observed) > MOST_VALUES else [])]
-    if (
-        "unexpected_percent" not in found
-    ):  # of distinct values there is a count without one, which the renderer requires
+    if "unexpected_percent" not in found:  # as of distinct values; the renderer takes it for granted beside a count
         found.pop("unexpected_count", None)

@@ -78,7 +78,7 @@ class WarehouseEngine(SqlAlchemyExecutionEngine):  # type: ignore[misc]
         free = [metric for metric in asked if _is_free(metric.metric_name)]
         if free:
             return self._each(free, known, runtime_configuration)
-        found = {metric.id: [] for metric in asked if _is_idle(metric)}
+        found: dict[Any, Any] = {metric.id: [] for metric in asked if _is_idle(metric)}
         rest = [metric for metric in asked if metric.id not in found]
         quantiles = [metric for metric in rest if metric.metric_name == _QUANTILES]
         for together in _by_domain(quantiles):
@@ -128,7 +128,7 @@ class WarehouseEngine(SqlAlchemyExecutionEngine):  # type: ignore[misc]
         selects = []
         for metric in asked:
             selectable, _, accessor = self.get_compute_domain(metric.metric_domain_kwargs, MetricDomainTypes.COLUMN)
-            column = sa.column(accessor["column"])
+            column: Any = sa.column(accessor["column"])
             selects += [sa.func.percentile_disc(column, q).over() for q in metric.metric_value_kwargs["quantiles"]]
         named = [select.label(f"q{number}") for number, select in enumerate(selects)]
         query = sa.select(*named).select_from(get_sqlalchemy_selectable(selectable)).limit(1)

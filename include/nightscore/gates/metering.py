@@ -50,13 +50,14 @@ class Meter:
         self._queries = 0
         self._bytes = 0
         self.outage: WarehouseError | None = None
-        self.client: Any = build_bigquery(warehouse.config)
-        self.client.default_query_job_config = config
+        client: Any = build_bigquery(warehouse.config)
+        client.default_query_job_config = config
         # The DB-API takes the client's own patience: ten minutes for a call, forty for a query.
-        send = functools.partial(self.client.query_and_wait, retry=warehouse.retry, job_retry=None)
-        look_up = functools.partial(self.client.get_table, retry=warehouse.retry)
-        self.client.query_and_wait = functools.partial(self._counted, send)
-        self.client.get_table = functools.partial(self._unless_out, look_up)
+        send = functools.partial(client.query_and_wait, retry=warehouse.retry, job_retry=None)
+        look_up = functools.partial(client.get_table, retry=warehouse.retry)
+        client.query_and_wait = functools.partial(self._counted, send)
+        client.get_table = functools.partial(self._unless_out, look_up)
+        self.client = client
 
     @property
     def bill(self) -> Bill:

@@ -58,7 +58,8 @@ def test_verdicts_stand_in_the_order_of_the_spec(table):
     assert [item.built_in for item in found] == [True, False, False, False, False, False]
     assert found[2].severity == "warning"
     assert found[5].sentence() == (
-        "expect_column_values_to_be_between on age: wanted max_value 110, seen 0.333333% unexpected (1 of 300 rows fail)"
+        "expect_column_values_to_be_between on age: wanted max_value 110, "
+        "seen 0.333333% unexpected (1 of 300 rows fail)"
     )
 
 
@@ -82,9 +83,7 @@ def test_failing_rows_are_named_by_their_keys_alone(table):
     assert [len(found) for found in keys[3:]] == [5, 5, 5, 0, 0, 0], "five at most, and none of what is no row's fault"
     assert {branch for branch, _ in keys[4]} == {"b2"}
     assert all(set(row) == {"branch", "account"} for item in checked.verdicts for row in item.failing_keys)
-    assert "Jane" not in str([item.to_json() for item in checked.verdicts]).replace("'Jane'", "").replace(
-        "regex Jane", ""
-    )
+    assert not any("Doe" in str(item.to_json()) for item in checked.verdicts)
 
 
 def test_keys_of_days_are_text(table):
@@ -126,9 +125,7 @@ def test_nothing_is_left_behind(table, tmp_path, monkeypatch):
 
 
 def test_a_limit_of_bytes_refuses(table):
-    with pytest.raises(
-        ExpectationError, match=r"^expect_column_mean_to_be_between cannot be evaluated: .*exceeded limit"
-    ):
+    with pytest.raises(ExpectationError, match=r"^expect_column_mean_to_be_between cannot be .*exceeded limit"):
         check(table, expect("column_mean_to_be_between", column="age"), max_bytes_billed=1)
 
 
@@ -164,7 +161,8 @@ def test_an_outage_is_no_verdict_and_is_waited_for_once(table, monkeypatch):
 
 def test_a_view_may_stand_for_a_table_whose_partitions_must_be_named(table):
     table.sql(
-        "CREATE TABLE {dataset}.days (account INT64, day DATE) PARTITION BY day OPTIONS (require_partition_filter = TRUE)"
+        "CREATE TABLE {dataset}.days (account INT64, day DATE) PARTITION BY day "
+        "OPTIONS (require_partition_filter = TRUE)"
     )
     table.sql("INSERT INTO {dataset}.days SELECT account, opened FROM {dataset}.accounts")
     table.sql("CREATE VIEW {dataset}.one_day AS SELECT * FROM {dataset}.days WHERE day = DATE '2026-11-19'")
