@@ -5,7 +5,8 @@ but the counting of two partitions.
 """
 
 import datetime as dt
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from nightscore.challengers import choose_challengers
 from nightscore.comparison import ComparedColumn, compare_columns
@@ -76,6 +77,10 @@ class Assessment:
         """What freezing will bill; None where columns are missing, which would make it less than it is."""
         is_partial = self.version is None or any(isinstance(r, (SignatureError, ColumnError)) for r in self.reasons)
         return None if self.source is None or is_partial else self.source.bytes
+
+    def with_reasons(self, more: Sequence[NightscoreError]) -> "Assessment":
+        """Return the same with further reasons."""
+        return replace(self, reasons=(*self.reasons, *more))
 
     def require_ready(self) -> tuple[Version, Source]:
         """Return the model and the source of a run that may begin.

@@ -121,10 +121,10 @@ def start(
     progress.stage_began("plan")
     lease = take_lease(services, spec.name, partition, progress, holder=holder, wait=wait, take_over=take_over)
 
-    def inspect_all(found: Assessment) -> None:
+    def judged(found: Assessment) -> Assessment:
+        found = found.with_reasons(expectation_faults(spec))
         inspect(found)
-        if faults := expectation_faults(spec):
-            raise faults[0]
+        return found
 
     try:
         with lease.renewed():
@@ -138,7 +138,7 @@ def start(
                 overrides=overrides,
                 accept_warnings=accept_warnings,
                 reason=reason,
-                inspect=inspect_all,
+                inspect=judged,
             )
             run = Run(decided, services, progress, lease)
             if resumed:

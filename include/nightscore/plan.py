@@ -137,7 +137,7 @@ def plan(
     overrides: Sequence[str] = (),
     accept_warnings: bool = False,
     reason: str | None = None,
-    inspect: Callable[[Assessment], None] = lambda _: None,
+    inspect: Callable[[Assessment], Assessment] = lambda found: found,
 ) -> tuple[Plan, bool]:
     """Decide a run, or find the unfinished run that was decided the same way.
 
@@ -151,7 +151,7 @@ def plan(
         overrides: names of checks that shall not stop the run.
         accept_warnings: publish with warnings, where the spec would hold the run.
         reason: why it is run by hand.
-        inspect: is given what was found, before it is judged; it may refuse as well.
+        inspect: is given what was found, and returns what is judged: the same, or with further reasons.
 
     Returns:
         The plan as it is stored, and whether an earlier process stored it.
@@ -162,8 +162,7 @@ def plan(
         ConfigurationError: a table, column or model is missing or does not fit.
     """
     require_overrides(spec, overrides, reason)
-    found = assess(spec, partition, warehouse, registry, model=model)
-    inspect(found)
+    found = inspect(assess(spec, partition, warehouse, registry, model=model))
     version, source = found.require_ready()
     challengers = tuple(_pinned(pinned, asked) for asked, pinned in found.challengers.items())
     decided = _latest_decision(registry, spec.name, partition, found.target.live_since)

@@ -16,7 +16,6 @@ from nightscore.assessment import Assessment
 from nightscore.changes import differences
 from nightscore.errors import NightscoreError, shorten
 from nightscore.gates import feature_gate, prediction_gate
-from nightscore.gates.expectations import expectation_faults
 from nightscore.objects import Json
 from nightscore.plan import Plan, read_plan, shards_of
 from nightscore.publications import iter_latest_publications, last_publication
@@ -48,13 +47,12 @@ def preview(found: Assessment, services: Services, *, dry_run: bool = False, sta
     rows = found.source.rows if found.source else None
     begin = start or next_start(spec.schedule, utc_now())
     time = expected(spec, begin, expected_seconds(runs, rows), len(runs))
-    reasons = [*found.reasons, *expectation_faults(spec)]
     return {
         "pipeline": spec.name,
         "partition": found.partition.isoformat(),
-        "verdict": "blocked" if reasons else "ready",
-        "exit_code": max((reason.exit_code for reason in reasons), default=0),
-        "reasons": [_reason(reason) for reason in reasons],
+        "verdict": "blocked" if found.reasons else "ready",
+        "exit_code": max((reason.exit_code for reason in found.reasons), default=0),
+        "reasons": [_reason(reason) for reason in found.reasons],
         "warnings": _warnings(found, time),
         "dry_run": dry_run,
         "source": {"table": spec.source, "rows": rows, "shards": shards_of(spec, rows), **_cost(found, services)},

@@ -21,6 +21,7 @@ def plan(
     """
     from nightscore.assessment import assess
     from nightscore.cli.app import services
+    from nightscore.gates.expectations import expectation_faults
     from nightscore.preview import preview
     from nightscore.preview_text import preview_lines
     from nightscore.settings import settings
@@ -30,7 +31,8 @@ def plan(
     reference = None if model is None else parse_model(model)
     spec = load_spec(pipeline, settings().pipelines_dir)
     used = services()
-    shown = preview(assess(spec, day, used.warehouse, used.registry, model=reference), used)
+    found = assess(spec, day, used.warehouse, used.registry, model=reference)
+    shown = preview(found.with_reasons(expectation_faults(spec)), used)
     if as_json:
         print_json(shown)
     else:

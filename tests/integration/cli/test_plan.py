@@ -170,8 +170,10 @@ def test_every_reason_is_told_at_once_and_the_run_refuses_for_the_same(cards):
         "spend": "wrong type",
     }
     assert found["source"]["bytes"] is None
-    with pytest.raises(MisfitError, match="cannot be scored, for 3 reasons"):
-        start(cards.spec(features=changes["features"], limits=changes["limits"]), cards.day, cards.services)
+    with pytest.raises(MisfitError) as error:
+        start(cards.spec(**changes), cards.day, cards.services)
+    assert str(error.value).startswith(f"{cards.name}: {DAY} cannot be scored, for 4 reasons:\n  - The model ")
+    assert all(reason["message"] in str(error.value) for reason in found["reasons"])
 
 
 def test_limits_and_a_table_that_does_not_fit_block_before_anything_is_frozen(cards):
