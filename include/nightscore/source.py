@@ -4,6 +4,7 @@ Faults are collected, not raised one by one: who decides about a change wants to
 """
 
 import datetime as dt
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -52,7 +53,19 @@ class RowRuleError(ConfigurationError):
     """A row rule is not a condition that BigQuery takes."""
 
     def __init__(self, spec: Spec, rule: str, cause: str) -> None:
-        super().__init__(f"{spec.name}: features.reject.{rule}: BigQuery does not take the condition: {cause}")
+        super().__init__(
+            f"{spec.name}: features.reject.{rule}: BigQuery does not take the condition: {words_of(cause)}"
+        )
+
+
+def words_of(cause: str) -> str:
+    """Return what BigQuery says of a statement, without the request, the job and places in a text that is ours.
+
+    >>> words_of("POST https://host/jobs?x=y: Unrecognized name: agee at [3:23]\\n\\nLocation: US\\nJob ID: 1")
+    'Unrecognized name: agee'
+    """
+    words = re.sub(r"^[A-Z]+ https?://\S+: ", "", cause.split("\n\nLocation:", maxsplit=1)[0])
+    return re.sub(r" at \[\d+:\d+\]", "", words).strip()
 
 
 class Reasons(list[NightscoreError]):

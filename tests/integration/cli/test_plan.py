@@ -159,7 +159,9 @@ def test_every_reason_is_told_at_once_and_the_run_refuses_for_the_same(cards):
     messages = "\n".join(reason["message"] for reason in found["reasons"])
     assert "balance: missing." in messages
     assert "spend: is STRING, and the model was fitted on double" in messages
-    assert f"{cards.name}: features.reject.odd: BigQuery does not take the condition: " in messages
+    assert (
+        f"{cards.name}: features.reject.odd: BigQuery does not take the condition: Unrecognized name: agee" in messages
+    )
     assert f"{cards.name}: features.reject.empty: " in messages
     assert "features.reject.old" not in messages
     assert "Did you mean `expect_column_mean_to_be_between`?" in messages
@@ -173,7 +175,7 @@ def test_every_reason_is_told_at_once_and_the_run_refuses_for_the_same(cards):
     with pytest.raises(MisfitError) as error:
         start(cards.spec(**changes), cards.day, cards.services)
     assert str(error.value).startswith(f"{cards.name}: {DAY} cannot be scored, for 4 reasons:\n  - The model ")
-    assert all(reason["message"] in str(error.value) for reason in found["reasons"])
+    assert [reason["message"] for reason in found["reasons"] if reason["message"] not in str(error.value)] == []
 
 
 def test_limits_and_a_table_that_does_not_fit_block_before_anything_is_frozen(cards):
