@@ -694,7 +694,7 @@ class Spec(Part):
     def digest(self) -> str:
         """SHA-256 (hex) of everything the spec says that can change a prediction or a verdict."""
         content = self.model_dump(mode="json", exclude={"description", "owner", "schedule", "deadline"})
-        del content["features"]["wait"]
+        del content["features"]["wait"]  # it changes when a run begins, and nothing that it finds
         # A spec without what was added later has the digest that it had before that was known.
         if not self.model.challengers:
             del content["model"]["challengers"]

@@ -93,7 +93,7 @@ class Watch:
             if all(sight.holds for sight in sights):
                 return None
         except TransientError as error:
-            self.seen = str(error)
+            self.seen = f"{', '.join(wait.until)}: {error}"
         if self.seen != before:
             self.progress.waiting(self.seen)
         waited = dt.datetime.now(dt.UTC) - self.began

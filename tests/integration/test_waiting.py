@@ -178,9 +178,9 @@ def test_a_server_that_fails_ends_no_wait(night, monkeypatch):
 
         broken.setattr(seen.warehouse, "columns", fail)
         assert seen.look() == 1.0
-        assert seen.progress.lines == ["BigQuery failed while looking: 503"]
+        assert seen.progress.lines == ["rows >= 7: BigQuery failed while looking: 503"]
         seen.began -= HOUR
-        with pytest.raises(DataMissingError, match=r"Last seen: BigQuery failed while looking: 503\."):
+        with pytest.raises(DataMissingError, match=r"Last seen: rows >= 7: BigQuery failed while looking: 503\."):
             seen.look()
     assert seen.look() is None
 
