@@ -59,9 +59,9 @@ class RowRuleError(ConfigurationError):
 
 
 def words_of(cause: str) -> str:
-    """Return what BigQuery says of a statement, without the request, the job and places in a text that is ours.
+    r"""Return what BigQuery says of a statement, without the request, the job and places in a text that is ours.
 
-    >>> words_of("POST https://host/jobs?x=y: Unrecognized name: agee at [3:23]\\n\\nLocation: US\\nJob ID: 1")
+    >>> words_of("POST https://host/jobs?x=y: Unrecognized name: agee at [3:23]\n\nLocation: US\nJob ID: 1")
     'Unrecognized name: agee'
     """
     words = re.sub(r"^[A-Z]+ https?://\S+: ", "", cause.split("\n\nLocation:", maxsplit=1)[0])

@@ -43,6 +43,7 @@ def test_exit_codes(kind: type[NightscoreError], code: int) -> None:
     assert kind("x").exit_code == code
 
 
+@pytest.mark.filterwarnings("ignore:module .sre_:DeprecationWarning")  # Great Expectations imports them
 def test_every_error_of_the_package_is_on_exactly_one_branch() -> None:
     branches = (GateRefusedError, ConfigurationError, TransientError)
     classes = [kind for kind in error_classes() if kind is not NightscoreError]
