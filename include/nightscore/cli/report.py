@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 
 from nightscore.cli.console import STAGE_NAMES, table
+from nightscore.ledger import check_name
 from nightscore.objects import Json
 
 WIDTH = 32
@@ -52,6 +53,23 @@ def print_run(console: Console, summary: Json) -> None:
             markup=False,
         )
     print_figures(console, summary.get("task"), summary.get("figures"))
+
+
+def print_gate(console: Console, gate: str, content: Json) -> None:
+    """Print a gate's verdict, its checks, and keys of rows that fail."""
+    made = table(f"{gate.replace('_', ' ')}: {content['verdict']}", "check", "on", "", "wanted", "seen", "failing#")
+    for check in content["checks"]:
+        mark = "ok" if check["passed"] else check["severity"].upper()
+        mark = "overridden" if check.get("overridden") else mark
+        failing = f"{check['failing_rows']:,}" if check["failing_rows"] is not None else ""
+        made.add_row(check["expectation"], check["column"], mark, check["wanted"], check["observed"], failing)
+    console.print(made)
+    for check in content["checks"]:
+        if check.get("failing_keys"):
+            rows = ", ".join(" ".join(f"{key}={value}" for key, value in row.items()) for row in check["failing_keys"])
+            console.print(f"{check_name(check)}: for example {rows}", markup=False)
+    if "queries" in content:
+        console.print(f"{content['queries']} queries, {content['bytes_processed']:,} bytes", style="dim", markup=False)
 
 
 def print_figures(console: Console, task: str | None, figures: dict[str, Any] | None) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from nightscore.cli.console import out, print_json, table
-from nightscore.cli.report import print_run
+from nightscore.cli.report import print_gate, print_run
 from nightscore.errors import ConfigurationError, listed, near_miss, shorten
 from nightscore.objects import Bucket, Json
 
@@ -85,15 +85,7 @@ def show_run(
     for gate in ("feature_gate", "prediction_gate"):
         content = found[gate]
         if content:
-            made = table(
-                f"{gate.replace('_', ' ')}: {content['verdict']}", "check", "on", "", "wanted", "seen", "failing#"
-            )
-            for check in content["checks"]:
-                mark = "ok" if check["passed"] else check["severity"].upper()
-                mark = "overridden" if check.get("overridden") else mark
-                failing = _figure(check["failing_rows"])
-                made.add_row(check["expectation"], check["column"], mark, check["wanted"], check["observed"], failing)
-            out.print(made)
+            print_gate(out, gate, content)
 
 
 def find_run(bucket: Bucket, text: str) -> tuple[str, str]:
