@@ -146,8 +146,11 @@ def look_at_source(
     try:
         shape, estimate = _estimate(shape, partition, warehouse, version, columns, challengers)
     except StatementError as error:
-        reasons.extend(rule_faults(shape, partition, warehouse) or [error])
-        return None
+        broken = rule_faults(shape, partition, warehouse)
+        reasons.extend(broken or [error])
+        if not broken:
+            return None
+        _, estimate = _estimate(_with_rules(shape, {}), partition, warehouse, version, columns, challengers)
     limit = spec.limits.max_bytes_billed
     is_too_much = limit is not None and estimate.bytes > limit
     if limit is not None and is_too_much:
@@ -235,12 +238,9 @@ def rule_faults(shape: Shape, partition: dt.date, warehouse: Warehouse) -> list[
     """Return the row rules that BigQuery does not take; none where it refuses to read the rows without them, too."""
 
     def fault(rules: Mapping[str, Rule]) -> str | None:
-        features = shape.spec.features.model_copy(update={"reject": rules})
-        spec = shape.spec.model_copy(update={"features": features})
-        names = (features.partition, *features.keys)
-        few = {name: shape.columns[name] for name in names}
+        few = {name: shape.columns[name] for name in (shape.spec.features.partition, *shape.spec.features.keys)}
         try:
-            _dry_run(replace(shape, spec=spec, columns=few), partition, warehouse)
+            _dry_run(replace(_with_rules(shape, rules), columns=few), partition, warehouse)
         except StatementError as error:
             return error.cause
         return None
@@ -250,6 +250,11 @@ def rule_faults(shape: Shape, partition: dt.date, warehouse: Warehouse) -> list[
         return []
     found = {name: fault({name: rule}) for name, rule in rules.items()}
     return [RowRuleError(shape.spec, name, cause) for name, cause in found.items() if cause is not None]
+
+
+def _with_rules(shape: Shape, rules: Mapping[str, Rule]) -> Shape:
+    features = shape.spec.features.model_copy(update={"reject": dict(rules)})
+    return replace(shape, spec=shape.spec.model_copy(update={"features": features}))
 
 
 def require_columns(

@@ -66,7 +66,10 @@ def plan(
     services = build_services(settings())
 
     def show(found: "Assessment") -> None:
-        log.info("%s", preview_as_text(preview(found, services, dry_run=dry_run, start=utc_now())))
+        try:
+            log.info("%s", preview_as_text(preview(found, services, dry_run=dry_run, start=utc_now())))
+        except Exception:  # it is for people: the night does not depend on it
+            log.exception("the plan cannot be shown")
 
     started = start(
         load_spec(pipeline, pipelines_dir()),

@@ -127,6 +127,14 @@ def test_a_partition_over_its_limit_is_refused_by_the_first_task(cards, run_dag,
     assert run_ids(cards.services.bucket, cards.name) == []
 
 
+@pytest.mark.thorough
+def test_a_plan_that_cannot_be_shown_costs_no_night(cards, run_dag, monkeypatch):
+    monkeypatch.setattr("nightscore.preview.preview", lambda *_, **__: 1 / 0)
+    run, _ = run_dag(dag_of(cards), partition_key=DAY)
+    assert run.state == "success"
+    assert cards.published().num_rows == 500
+
+
 def test_a_publication_that_fails_makes_the_run_fail(cards, run_dag, monkeypatch):
     """The staged predictions, and the parts that could be staged again, vanish between their gate and the MERGE."""
     dag = dag_of(cards)

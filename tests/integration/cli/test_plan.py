@@ -154,6 +154,8 @@ def test_every_reason_is_told_at_once_and_the_run_refuses_for_the_same(cards):
         "SignatureError",
         "RowRuleError",
         "RowRuleError",
+        "LimitError",
+        "PredictionsTableError",
         "ExpectationError",
     ]
     messages = "\n".join(reason["message"] for reason in found["reasons"])
@@ -174,7 +176,7 @@ def test_every_reason_is_told_at_once_and_the_run_refuses_for_the_same(cards):
     assert found["source"]["bytes"] is None
     with pytest.raises(MisfitError) as error:
         start(cards.spec(**changes), cards.day, cards.services)
-    assert str(error.value).startswith(f"{cards.name}: {DAY} cannot be scored, for 4 reasons:\n  - The model ")
+    assert str(error.value).startswith(f"{cards.name}: {DAY} cannot be scored, for 6 reasons:\n  - The model ")
     assert [reason["message"] for reason in found["reasons"] if reason["message"] not in str(error.value)] == []
 
 
