@@ -27,6 +27,7 @@ PARTS = {
     "One row rule": ("features.reject.*", "Rule"),
     "`checks`": ("checks", "Checks"),
     "One check": ("checks.features[]", "Expectation"),
+    "A suite": ("checks.features", "SuiteFile"),
     "`compare`": ("checks.compare", "Compare"),
     "Levels": ("checks.compare.*", "Levels"),
     "`predictions`": ("predictions", "Predictions"),

@@ -34,6 +34,7 @@ from nightscore.names import IDENTIFIER, TABLE
 PIPELINE_NAME = r"[a-z][a-z0-9_]{0,62}"
 MODEL_NAME = r"[a-z][a-z0-9_-]{0,99}"
 SQL_FILE = r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*\.sql"
+SUITE_FILE = SQL_FILE.replace("sql", "json")
 
 # Columns that nightscore adds to the frozen table, and to the predictions.
 INTERNAL_COLUMNS = ("_key_hash", "_shard", "_rejected_by")
@@ -556,17 +557,35 @@ class Compare(Part):
     """Population stability index of the predictions: 20 bins of a score, the labels of several classes."""
 
 
+class SuiteFile(Part):
+    """Expectations from a suite that Great Expectations has saved."""
+
+    suite: Annotated[str, Field(pattern=rf"^{SUITE_FILE}$", examples=["features.json"])]
+    """A file beside `pipeline.yaml`: the suite as Great Expectations saves it, with `name` and `expectations`."""
+
+    also: Annotated[
+        tuple[dict[str, Any], ...], Field(examples=[[{"expect": "expect_column_to_exist", "column": "age"}]])
+    ] = ()
+    """Further expectations, written like those of a list."""
+
+
+# A suite's file becomes the list of its expectations when the spec is read.
+_LIST_OR_SUITE = BeforeValidator(lambda value: value, json_schema_input_type=tuple[Expectation, ...] | SuiteFile)
+
+
 class Checks(Part):
-    """What must hold before scoring and before publishing."""
+    """What must hold before scoring and before publishing: a list of checks, or a mapping that names a suite's file."""
 
     features: Annotated[
         tuple[Expectation, ...],
+        _LIST_OR_SUITE,
         Field(examples=[[{"expect": "expect_table_row_count_to_be_between", "min_value": 1000}]]),
     ] = ()
     """Checked on the frozen rows that are to be scored."""
 
     predictions: Annotated[
         tuple[Expectation, ...],
+        _LIST_OR_SUITE,
         Field(examples=[[{"expect": "expect_column_mean_to_be_between", "column": "score", "max_value": 0.4}]]),
     ] = ()
     """Checked on the staged predictions."""

@@ -21,7 +21,6 @@ from nightscore.spec import (
     SQL_FILE,
     Checks,
     Compare,
-    Expectation,
     Features,
     Levels,
     Limits,
@@ -30,9 +29,11 @@ from nightscore.spec import (
     Rule,
     Schedule,
     Spec,
+    SuiteFile,
     Wait,
     span_text,
 )
+from nightscore.suites import SuiteError, read_suite
 
 SPEC_FILE = "pipeline.yaml"
 MOST_PROBLEMS = 12
@@ -46,8 +47,8 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "model": ModelReference,
     "checks": Checks,
     "checks.compare": Compare,
-    "checks.features": Expectation,
-    "checks.predictions": Expectation,
+    "checks.features": SuiteFile,
+    "checks.predictions": SuiteFile,
     "predictions": Predictions,
     "limits": Limits,
 }
@@ -176,6 +177,16 @@ def parse_spec(name: str, text: str, folder: Path | None = None) -> Spec:
         except SpecError as error:
             problems.extend(error.problems)
         content = {**content, "features": {**features, "query": query}}
+    checks = content.get("checks")
+    if isinstance(checks, dict):
+        lists = {key: checks[key] for key in ("features", "predictions") if isinstance(checks.get(key), dict)}
+        for key, value in lists.items():
+            try:
+                lists[key] = _read_suite(name, f"checks.{key}", value, folder)
+            except SpecError as error:
+                problems.extend(error.problems)
+                lists[key] = []
+        content = {**content, "checks": {**checks, **lists}}
     cause: Exception | None = None
     try:
         spec = Spec.model_validate({**content, "name": name})
@@ -262,6 +273,24 @@ def _read_sql(name: str, file: object, folder: Path | None) -> str | None:
     return query
 
 
+def _read_suite(name: str, path: str, value: dict[str, Any], folder: Path | None) -> list[Any]:
+    """Return the expectations of a suite's file and those beside it, as a list of the spec has them."""
+    try:
+        wanted = SuiteFile.model_validate(value)
+    except ValidationError as error:
+        items = [{**item, "loc": (*path.split("."), *item["loc"])} for item in error.errors()]
+        raise SpecError(name, [_problem(name, item) for item in items]) from error
+    if folder is None or not (folder / wanted.suite).is_file():
+        there = sorted(item.name for item in folder.glob("*.json")) if folder else []
+        hint = near_miss(wanted.suite, there) if there else f"Put it beside {SPEC_FILE}."
+        raise SpecError(name, [Problem(f"{path}.suite", f"there is no file {shorten(wanted.suite)!r}. {hint}")])
+    text = _read_text(name, f"{path}.suite", folder / wanted.suite)
+    try:
+        return [*read_suite(text), *wanted.also]
+    except SuiteError as error:
+        raise SpecError(name, [Problem(f"{path}.suite", f"the file {wanted.suite!r} {error}")]) from error
+
+
 def _read_text(name: str, path: str, file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
@@ -346,8 +375,9 @@ def _wanted(path: str) -> str:
     last = path.rsplit(".", 1)[-1]
     if last == "table" or path == "schedule.after":
         return "is not a table: write dataset.table or project.dataset.table, without a $partition."
-    if path == "features.sql":
-        return f"is not a file beside {SPEC_FILE}: write a relative path ending in .sql, without `..`."
+    if last == "suite" or path == "features.sql":
+        ending = "sql" if last == "sql" else "json"
+        return f"is not a file beside {SPEC_FILE}: write a relative path ending in .{ending}, without `..`."
     if last == "expect":
         return "is not an expectation: write Great Expectations' name, like expect_column_values_to_not_be_null."
     if path.startswith("model."):
