@@ -105,12 +105,7 @@ def require_expectations(pipeline: str, path: str, expectations: Sequence[Expect
         try:
             built.append(kind(**item.arguments, severity=item.severity))
         except ValidationError as error:
-            fault = next((f for f in error.errors() if f["type"] == "value_error.extra"), error.errors()[0])
-            name = ".".join(str(part) for part in fault["loc"])
-            hint = ""
-            if fault["type"] == "value_error.extra":
-                hint = " " + near_miss(name, [field for field in kind.__fields__ if field not in _GX_OWN_FIELDS])
-            raise ExpectationError(f"{where}.{name}: {fault['msg']}.{hint}") from error
+            raise ExpectationError(_fault(where, kind, item.arguments, error.errors())) from error
         except TypeError as error:
             raise ExpectationError(f"{where}: {shorten(error)}") from error
     return built
@@ -126,6 +121,20 @@ def expectation_faults(spec: Spec) -> list[ExpectationError]:
         except ExpectationError as error:
             found.append(error)
     return found
+
+
+def _fault(where: str, kind: Any, arguments: Mapping[str, Any], faults: Sequence[Mapping[str, Any]]) -> str:
+    """Return a sentence about what is wrong with an expectation's arguments: a misspelt one before a missing one."""
+    fault = next((item for item in faults if item["type"] == "value_error.extra"), faults[0])
+    name = ".".join(str(part) for part in fault["loc"] if part != "__root__")
+    where = f"{where}.{name}" if name else where
+    if fault["type"] == "value_error.extra":
+        known = [field for field in kind.__fields__ if field not in _GX_OWN_FIELDS]
+        return f"{where}: unknown argument. {near_miss(name, known)}"
+    if fault["type"] == "value_error.missing":
+        return f"{where}: is required."
+    found = f", found {shorten(repr(arguments[name]))}" if name in arguments else ""
+    return f"{where}: {str(fault['msg']).rstrip('.')}{found}."
 
 
 def unique_keys(spec: Spec) -> Expectation:
