@@ -1,4 +1,4 @@
-"""Every benchmark of the engine runs with a few rows and prints its ratios; how fast it is, is not judged here."""
+"""Every benchmark runs with a few rows and prints its ratios; how fast it is, is not judged here."""
 
 import re
 import subprocess
@@ -37,6 +37,10 @@ BENCHMARKS: dict[str, tuple[list[str], list[str]]] = {
     "challengers": (
         ["--rows", "3000", "--repeats", "1"],
         ["cost of the challengers / their own prediction times"],
+    ),
+    "gates": (
+        ["--rows", "3000", "--repeats", "1"],
+        ["seconds of the gate / of pandas", "peak memory of the gate / of pandas"],
     ),
     "shard": (
         ["--rows", "3000", "--repeats", "1"],

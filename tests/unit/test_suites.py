@@ -100,8 +100,8 @@ MALFORMED: list[tuple[dict[str, Any], object, str]] = [
         {},
         {"expectations": [{"expectation_type": "expect_column_to_exist"}]},
         (
-            f"{NOT_A_SUITE}expectations[0] has no `type`. Versions before 1 wrote `expectation_type`; save the suite again "
-            "with a version from 1 on."
+            f"{NOT_A_SUITE}expectations[0] has no `type`. Versions before 1 wrote `expectation_type`; "
+            "save the suite again with a version from 1 on."
         ),
     ),
     ({}, {"expectations": [{**ONE, "kwargs": []}]}, f"{NOT_A_SUITE}expectations[0].kwargs is not a mapping."),

@@ -7,17 +7,24 @@ values are never asked for, and of what a set of values holds only the first few
 
 import copy
 import functools
+import html
 import logging
 import re
 from pathlib import Path
 from typing import Any
 
+from nightscore.errors import ConfigurationError
 from nightscore.records import RunRecords
 
 FOLDER = "data_docs"
+GATES = ("feature_gate", "prediction_gate")
 MOST_VALUES = 20
 
 _PAGES = Path(__file__).parent / "pages"
+
+
+class DataDocsMissingError(ConfigurationError):
+    """A run has no pages."""
 
 
 def page_of(result: Any) -> str:
@@ -30,9 +37,9 @@ def page_of(result: Any) -> str:
         _leave_out_values(item.result or {})
     shown.meta.pop("batch_spec", None)
     document = ValidationResultsPageRenderer(run_info_at_end=True).render(shown)
-    html: str = _view().render(document)
+    text: str = _view().render(document)
     # The suite's own page, which says nothing that this one does not.
-    return re.sub(r' href="\.\./[^"]*"', "", re.sub(r"\n\s*\n+", "\n", html))
+    return re.sub(r' href="\.\./[^"]*"', "", re.sub(r"\n\s*\n+", "\n", text))
 
 
 def keep_page(records: RunRecords, gate: str, page: str) -> str:
@@ -42,10 +49,27 @@ def keep_page(records: RunRecords, gate: str, page: str) -> str:
     return records.bucket.uri(name)
 
 
-def read_page(records: RunRecords, gate: str) -> bytes | None:
-    """Return a gate's page, or None when there is none."""
-    found = records.bucket.read(page_name(records, gate))
-    return None if found is None else found.data
+def site_of(records: RunRecords) -> dict[str, bytes]:
+    """Return the pages of a run, path → HTML: one for each gate that has one, and `/` with links to them.
+
+    Raises:
+        DataDocsMissingError: no gate of the run has a page.
+    """
+    stored = {gate: records.bucket.read(page_name(records, gate)) for gate in GATES}
+    pages = {gate: found.data for gate, found in stored.items() if found is not None}
+    if not pages:
+        raise DataDocsMissingError(
+            f"The run {records.run_id} of {records.pipeline} has no Data Docs: no gate of it has checked anything yet."
+        )
+    verdicts = {gate: (records.read(gate) or {}).get("verdict", "unfinished") for gate in pages}
+    index = (_PAGES / "index.html").read_text(encoding="utf-8")
+    items = "\n".join(
+        f'<li><a href="/{gate}.html">{gate.replace("_", " ")}</a>: {html.escape(str(verdict))}</li>'
+        for gate, verdict in verdicts.items()
+    )
+    title = html.escape(f"{records.pipeline}, run {records.run_id}")
+    home = index.replace("{{ title }}", title).replace("{{ items }}", items)
+    return {"/": home.encode(), **{f"/{gate}.html": page for gate, page in pages.items()}}
 
 
 def page_name(records: RunRecords, gate: str) -> str:
