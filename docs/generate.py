@@ -49,6 +49,7 @@ Editors that know JSON Schema complete and check the file when its first line sa
 CHECKS = """\
 A check is an expectation of Great Expectations by its own name, with its own arguments beside `expect`, and runs
 inside the warehouse. A failing `critical` check stops the run: nothing is published. A failing `warning` is recorded.
+[Gates](gates.md) shows how to write them, hand in a suite, and read the Data Docs.
 
 These are checked without being asked for:
 
