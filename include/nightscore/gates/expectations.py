@@ -74,7 +74,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as a record holds it."""
-        return asdict(self)
+        return {**asdict(self), "failing_keys": list(self.failing_keys)}
 
 
 def require_expectations(pipeline: str, path: str, expectations: Sequence[Expectation]) -> list[Any]:
@@ -214,9 +214,9 @@ def check_table(
 
 def _source(warehouse: Warehouse, dataset: str, meter: Meter) -> Any:
     """Return a data source of Great Expectations in a context that leaves no files behind."""
+    gx = library.load()
     from nightscore.gates.engine import NoStore  # and registers the data source
 
-    gx = library.load()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     context.stores[context.validation_results_store_name] = NoStore()
