@@ -23,7 +23,7 @@ from nightscore.records import RunRecords
 from nightscore.registry.store import Version
 from nightscore.run import Services, utc_now
 from nightscore.source import LimitError
-from nightscore.spec import Expectation, Spec
+from nightscore.spec import Compare, Expectation, Levels, Spec, budget_text
 from nightscore.timing import expected, expected_seconds, next_start, past_runs
 
 TIB = 2**40
@@ -61,7 +61,7 @@ def preview(found: Assessment, services: Services, *, dry_run: bool = False, sta
         "left_out": found.left_out,
         "changes": _changes(found, services, last),
         "columns": [asdict(column) for column in found.columns],
-        "row_rules": dict(spec.features.reject),
+        "row_rules": spec.features.rules,
         "checks": _checks(found),
         "replaces": _replaces(found, services),
         "expected": time,
@@ -183,20 +183,36 @@ def _checks(found: Assessment) -> Json:
     predictions = prediction_gate.built_in(spec, task) if task else []
     return {
         "features": [
-            _told("rejected rows", f"at most {spec.checks.max_rejected:.2%}, and not all"),
+            _told("max_rejected", f"at most {budget_text(spec.checks.max_rejected)}, and not all"),
+            *(
+                _told("max_rejected", f"at most {budget_text(rule.max_rejected)}", name)
+                for name, rule in spec.features.reject.items()
+                if rule.max_rejected is not None
+            ),
             *(_check(item, built_in=True) for item in features),
             *(_check(item, built_in=False) for item in spec.checks.features),
         ],
         "predictions": [
-            _told("scored rows", "every accepted row, staged once"),
+            _told("scored rows", "every accepted row, staged once; sound values in the table's columns"),
+            _told("max_same_score", f"at most {spec.checks.max_same_score:.2%}", severity="warning"),
+            *_comparisons(spec),
             *(_check(item, built_in=True) for item in predictions),
             *(_check(item, built_in=False) for item in spec.checks.predictions),
         ],
     }
 
 
-def _told(what: str, wanted: str) -> Json:
-    return {"check": what, "columns": [], "wanted": wanted, "severity": "critical", "built_in": True}
+def _comparisons(spec: Spec) -> list[Json]:
+    levels: dict[str, Levels] = {name: getattr(spec.checks.compare, name) for name in Compare.model_fields}
+    return [
+        _told(f"compare_{name}", str(level), severity="warning" if level.stop is None else "critical")
+        for name, level in levels.items()
+        if level.warn is not None or level.stop is not None
+    ]
+
+
+def _told(what: str, wanted: str, *columns: str, severity: str = "critical") -> Json:
+    return {"check": what, "columns": list(columns), "wanted": wanted, "severity": severity, "built_in": True}
 
 
 def _check(item: Expectation, *, built_in: bool) -> Json:

@@ -5,7 +5,7 @@ parts of a rule that can fail are replaced by parts that give NULL instead: `a /
 SAFE_CAST, `LN(x)` by `SAFE.LN(x)`. A rule that is NULL on a row on which such a part has failed has failed itself.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +40,25 @@ def _hit(name: str, condition: str) -> str:
         return f"IF((\n{condition}\n), '{name},', '')"
     safe, failed = guarded
     return f"CASE WHEN {failed} THEN '{name}{FAILED},' WHEN {safe} THEN '{name},' ELSE '' END"
+
+
+def columns_of(conditions: Iterable[str]) -> list[str]:
+    """Return the lower-case names of the columns that conditions look at, as far as sqlglot can tell.
+
+    >>> columns_of(["Age < 18", "limit_bal / age > 2"])
+    ['age', 'limit_bal']
+    """
+    from sqlglot import exp, parse_one
+    from sqlglot.errors import SqlglotError
+
+    found: dict[str, None] = {}
+    for condition in conditions:
+        try:
+            tree = parse_one(condition, dialect=DIALECT)
+        except SqlglotError:
+            continue
+        found |= dict.fromkeys(sorted(column.name.lower() for column in tree.find_all(exp.Column)))
+    return list(found)
 
 
 def guard(condition: str) -> tuple[str, str] | None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from nightscore.errors import ConfigurationError, GateRefusedError, NightscoreError, listed, near_miss, shorten
 from nightscore.registry.signature import SignatureError, faults
 from nightscore.registry.store import Version
+from nightscore.row_rules import columns_of
 from nightscore.snapshot_sql import PARTITION_TYPES, frozen_select, where_partition
 from nightscore.spec import Rule, Spec
 from nightscore.warehouse import Column, Estimate, StatementError, Warehouse
@@ -307,7 +308,9 @@ def shape_of(
     by_lower = {name.lower(): there[name] for name in scalar}
     names = [item.name.lower() for reader in readers if reader is not None for item in reader.manifest.inputs]
     inputs = [by_lower[name] for name in names if name in by_lower]
-    frozen = {column.name: column.type for column in (*keys, partition, *inputs, *checked)}
+    # What a rule looked at is frozen, too: the quarantine shows why a row is there.
+    ruled = [by_lower[name] for name in columns_of(spec.features.rules.values()) if name in by_lower]
+    frozen = {column.name: column.type for column in (*keys, partition, *inputs, *checked, *ruled)}
     frozen[partition.name] = "DATE"
     spelt = {"keys": tuple(key.name for key in keys), "partition": partition.name}
     spec = spec.model_copy(update={"features": spec.features.model_copy(update=spelt)})

@@ -95,6 +95,15 @@ def parse_budget(value: object) -> object:
     return value
 
 
+def budget_text(budget: float) -> str:
+    """Return a budget for people.
+
+    >>> budget_text(0.01), budget_text(1200)
+    ('1.00%', '1,200')
+    """
+    return f"{budget:,}" if isinstance(budget, int) else f"{budget:.2%}"
+
+
 def parse_days(value: object) -> object:
     """Return a time span from `30d`.
 
@@ -536,6 +545,10 @@ class Levels(Part):
 
     stop: Annotated[Level | None, Field(examples=[0.25])] = None
     """Nothing is published."""
+
+    def __str__(self) -> str:
+        shown = [f"{word} above {level:g}" for word, level in (("warn", self.warn), ("stop", self.stop)) if level]
+        return ", ".join(shown) or "anything"
 
     @model_validator(mode="after")
     def _in_order(self) -> "Levels":

@@ -79,14 +79,13 @@ def judged(name: str, column: str, change: float, levels: Levels, seen: str) -> 
     """Return the verdict on a change: a warning from one level on, critical from the other."""
     stops = levels.stop is not None and change > levels.stop
     warns = levels.warn is not None and change > levels.warn
-    shown = [f"{word} above {level:g}" for word, level in (("warn", levels.warn), ("stop", levels.stop)) if level]
     return Verdict(
         expectation=f"compare_{name}",
         column=column,
         severity="critical" if stops else "warning",
         passed=not (stops or warns),
         observed=f"{change:.4g}: {seen}",
-        wanted=", ".join(shown) or "anything",
+        wanted=str(levels),
     )
 
 

@@ -9,7 +9,7 @@ from nightscore.gates.gate import Leave, gate_record
 from nightscore.objects import Json
 from nightscore.registry.manifest import Input
 from nightscore.run import Run
-from nightscore.spec import Expectation, Spec
+from nightscore.spec import Expectation, Spec, budget_text
 
 
 def feature_gate(run: Run) -> Json:
@@ -64,14 +64,13 @@ def _budgets(run: Run, frozen: Json) -> Iterator[Verdict]:
 
 
 def _budget(rule: str, rejected: int, rows: int, allowed: float, detail: str) -> Verdict:
-    is_count = isinstance(allowed, int)
     return Verdict(
         expectation="max_rejected",
         column=rule,
         severity="critical",
-        passed=rejected <= (allowed if is_count else allowed * rows),
+        passed=rejected <= (allowed if isinstance(allowed, int) else allowed * rows),
         observed=f"{counted(rejected, 'rejected row')} ({rejected / rows:.2%})" + (f": {detail}" if detail else ""),
-        wanted=f"at most {allowed:,}" if is_count else f"at most {allowed:.2%}",
+        wanted=f"at most {budget_text(allowed)}",
         rows=rows,
         failing_rows=rejected,
     )

@@ -133,7 +133,10 @@ def test_pipelines_are_listed_broken_ones_too(cards, nightscore):
     [
         ({"features": {"table": "{name}.feature"}}, "Did you mean `features`?"),
         ({"features": {"keys": ["idd"]}}, "features.keys: {name}.features has no column 'idd'. Did you mean `id`?"),
-        ({"features": {"reject": {"odd": "balence > 1"}}}, "checking the row rules"),
+        (
+            {"features": {"reject": {"odd": "balence > 1"}}},
+            "features.reject.odd: BigQuery does not take the condition",
+        ),
         ({"features": {"partition": "balance"}}, "the column 'balance' of {name}.features is FLOAT64"),
         ({"model": {"name": "{name}", "alias": "champoin"}}, "has no alias 'champoin'. Did you mean `champion`?"),
         (

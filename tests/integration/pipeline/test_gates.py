@@ -12,7 +12,7 @@ from nightscore.gates.gate import GateStoppedError
 from nightscore.overrides import OverrideError
 from nightscore.pipeline import run_stage, start
 from nightscore.snapshot import freeze
-from nightscore.warehouse import StatementError
+from nightscore.source import RowRuleError
 
 DAY = dt.date(2026, 11, 19)
 
@@ -132,7 +132,7 @@ def test_scores_that_are_all_the_same_stop_a_run(cards):
 
 def test_a_rule_that_is_no_sql_is_named(cards):
     spec = cards.spec(features={"reject": {"fine": "balance > 3", "broken": "balence > 3"}})
-    with pytest.raises(StatementError, match=r"features\.reject\.broken"):
+    with pytest.raises(RowRuleError, match=r"features\.reject\.broken"):
         start(spec, DAY, cards.services)
     guarded = cards.spec(
         features={"reject": {"dated": "PARSE_DATE('%Y', code) > DATE '2020-01-01' OR LN(balance) > 9"}}

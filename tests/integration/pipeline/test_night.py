@@ -206,7 +206,7 @@ def test_too_many_rejected_rows_stop_the_run(cards):
     spec = cards.spec(features={"reject": {"old": "age > 60", "never": "age < 0"}}, checks={"max_rejected": "1%"})
     share = f"{old / 3_000:.2%}"
     with pytest.raises(
-        GateStoppedError, match=rf"{old:,} of 3,000 rows were rejected \({share}\), 1.00% is allowed: old"
+        GateStoppedError, match=rf"max_rejected: wanted at most 1.00%, seen {old:,} rejected rows \({share}\): old"
     ):
         cards.run(spec)
 
