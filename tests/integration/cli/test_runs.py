@@ -148,16 +148,19 @@ def test_pipelines_are_listed_broken_ones_too(cards, nightscore):
         ),
         (
             {"checks": {"predictions": [{"expect": "expect_column_mean_to_be_between", "colum": "score"}]}},
-            (
-                "checks.predictions[0].expect_column_mean_to_be_between.colum: extra fields not permitted. "
-                "Did you mean `column`?"
-            ),
+            ("checks.predictions[0].expect_column_mean_to_be_between.colum: unknown argument. Did you mean `column`?"),
+        ),
+        (
+            {"checks": {"features": {"suite": "suite.json"}}},
+            "checks.features[0].expect_column_to_exist.colum: unknown argument. Did you mean `column`?",
         ),
     ],
 )
 def test_check_names_what_does_not_fit(cards, nightscore, changes, message):
     filled = json.loads(json.dumps(changes).replace("{name}", cards.name))
     cards.add_pipeline(cards.spec_text(**filled))
+    suite = {"name": "s", "expectations": [{"type": "expect_column_to_exist", "kwargs": {"colum": "id"}}]}
+    (cards.folder / "pipelines" / cards.name / "suite.json").write_text(json.dumps(suite))
     done = nightscore("pipelines", "check", cards.name)
     assert done.returncode == 2
     assert message.replace("{name}", cards.name) in done.stderr
