@@ -253,7 +253,8 @@ def job_reports_bytes(on: Warehouse) -> None:
 
 def query_reports_bytes(on: Warehouse) -> None:
     on.features()
-    assert on.client.query_and_wait("SELECT id FROM features").total_bytes_processed > 0
+    sql = f"SELECT id FROM {on.dataset}.features"
+    assert on.client.query_and_wait(sql).total_bytes_processed > 0
 
 
 def byte_limit_refuses(on: Warehouse) -> None:
