@@ -61,7 +61,7 @@ class WarehouseEngine(SqlAlchemyExecutionEngine):  # type: ignore[misc]
         Raises:
             MetricResolutionError: nothing is left but metrics that failed.
         """
-        asked = list(metrics_to_resolve)
+        asked = sorted(metrics_to_resolve, key=_place)
         found = {metric.id: self._found[metric.id] for metric in asked if metric.id in self._found}
         if not found:
             found = self._resolved(asked, metrics or {}, runtime_configuration)
@@ -211,6 +211,14 @@ def failing_keys(engine: WarehouseEngine, configuration: Any, keys: Sequence[str
     return [
         dict(zip(rows, values, strict=True)) for rows in found[metric.id] for values in zip(*rows.values(), strict=True)
     ]
+
+
+def _place(metric: Any) -> tuple[str, str, str]:
+    """Return what metrics are sorted by: Great Expectations hands them over as a set, in another order every time."""
+    domain = sorted(
+        (key, str(value)) for key, value in _stated(metric.metric_domain_kwargs).items() if key != "batch_id"
+    )
+    return metric.metric_name, str(domain), str(sorted(metric.metric_value_kwargs.items(), key=str))
 
 
 def _is_free(name: str) -> bool:

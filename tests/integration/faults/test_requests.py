@@ -51,7 +51,7 @@ OUTAGES = (
     "bigquery: get table features",
     "bigquery: job CREATE TABLE PIPELINE__RUN__frozen",
     "storage: create runs/PIPELINE/RUN/freeze.json",
-    "bigquery: query SELECT param_1",
+    "bigquery: query SELECT table_row_count",
     "storage: create runs/PIPELINE/RUN/feature_gate.json",
     "storage: read registry/models/PIPELINE/versions/1/model.skops",
     "storage: create runs/PIPELINE/RUN/score.json",
@@ -81,7 +81,10 @@ def test_a_service_that_goes_away_in_any_stage_is_named_and_the_next_run_goes_on
 
 @pytest.mark.parametrize(
     "what",
-    [pytest.param("bigquery: query SELECT param_1", marks=pytest.mark.thorough), "bigquery: job MERGE predictions"],
+    [
+        pytest.param("bigquery: query SELECT table_row_count", marks=pytest.mark.thorough),
+        "bigquery: job MERGE predictions",
+    ],
 )
 def test_a_request_that_is_never_answered_is_given_up(nights, network, what):
     day, rule = nights.next_day(), Rule(only(what), exchange.stalled(300))

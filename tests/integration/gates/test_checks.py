@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from nightscore.gates.expectations import Checked, ExpectationError, check_table
+from nightscore.gates.metering import Meter
 from nightscore.spec import Expectation
 from nightscore.warehouse import WarehouseError
 
@@ -108,6 +109,24 @@ def test_the_bill_is_what_was_asked(table):
     assert checked.bill.queries == 2, "the number of rows, and all the counts"
     size = table.services.warehouse.require_table(f"{table.name}.accounts").num_bytes
     assert checked.bill.to_json() == {"queries": 2, "bytes_processed": 2 * size}  # the local server prunes no columns
+
+
+def test_the_same_checks_are_the_same_statements(table, monkeypatch):
+    statements: list[list[str]] = []
+    ask = Meter._counted
+
+    def noted(self, send, query, **options):
+        statements[-1].append(query)
+        return ask(self, send, query, **options)
+
+    monkeypatch.setattr(Meter, "_counted", noted)
+    asked = [expect("column_values_to_not_be_null", column=name) for name in ("age", "number", "account", "branch")]
+    asked += [expect("column_mean_to_be_between", column=name, min_value=0) for name in ("number", "age")]
+    for order in (asked, asked[::-1]):
+        statements.append([])
+        check(table, *order)
+    assert len(statements[0]) == 2
+    assert statements[0] == statements[1]
 
 
 def test_nothing_is_left_behind(table, tmp_path, monkeypatch):
