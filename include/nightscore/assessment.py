@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nightscore.challengers import choose_challengers
-from nightscore.comparison import ComparedColumn, compare_columns
+from nightscore.column_fit import ComparedColumn, compare_columns
 from nightscore.errors import ConfigurationError, GateRefusedError, NightscoreError
-from nightscore.prediction_schema import prediction_columns, require_table_fits
+from nightscore.prediction_schema import prediction_columns, require_checked_columns, require_table_fits
 from nightscore.registry.signature import SignatureError
 from nightscore.registry.store import Registry, Version
 from nightscore.source import ColumnError, Reasons, Source, look_at_source, source_columns
@@ -162,15 +162,17 @@ def _target(
 
     Raises:
         PredictionsTableError: the table exists and cannot hold the predictions.
+        PredictionColumnError: a check is about a column that predictions do not have.
     """
     found = warehouse.find_table(spec.predictions.table)
-    if found is None:
-        return Target()
     if version is None or source is None:
-        return Target(exists=True, rows=None)
+        return Target() if found is None else Target(exists=True, rows=None)
     keys = {key: source.columns[key] for key in source.spec.features.keys}
     column = source.spec.features.partition
     wanted = prediction_columns(version.manifest.name, keys, column, version.manifest.task)
+    require_checked_columns(source.spec, wanted)
+    if found is None:
+        return Target()
     require_table_fits(source.spec, found, wanted)
     [row] = warehouse.query(
         f"SELECT COUNT(*) AS n, MAX(scored_at) AS latest FROM {warehouse.quoted(spec.predictions.table)} "

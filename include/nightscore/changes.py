@@ -16,6 +16,8 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], path: str =
     Checks are compared by the expectation and its columns, not by their place in the list. Of a text of several lines,
     only their numbers are told.
 
+    >>> differences({"checks": {"max_rejected": 1}}, {"checks": {"max_rejected": 1.0}})[0]["field"]
+    'checks.max_rejected'
     >>> differences({"checks": {"max_rejected": 0.01}}, {"checks": {"max_rejected": 0.02}})
     [{'field': 'checks.max_rejected', 'change': 'changed', 'before': 0.01, 'after': 0.02}]
     """
@@ -31,9 +33,14 @@ def _differences(path: str, before: Any, after: Any) -> Iterator[dict[str, Any]]
         for key in dict.fromkeys([*before, *after]):
             inner = f"{path}{key}" if not path or key.startswith("[") else f"{path}.{key}"
             yield from _differences(inner, before.get(key), after.get(key))
-    elif before != after:
+    elif _differ(before, after):
         change = "added" if _is_nothing(before) else "removed" if _is_nothing(after) else "changed"
         yield {"field": path, "change": change, **_shown(before, after)}
+
+
+def _differ(before: Any, after: Any) -> bool:
+    # Of budgets, 1 is a row and 1.0 is all of them.
+    return before != after or (isinstance(before, float) != isinstance(after, float))
 
 
 def _is_nothing(value: Any) -> bool:

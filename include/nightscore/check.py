@@ -8,7 +8,7 @@ from typing import TypeVar
 from nightscore.challengers import choose_challengers
 from nightscore.errors import ConfigurationError
 from nightscore.gates.expectations import require_expectations
-from nightscore.prediction_schema import prediction_columns, table_faults
+from nightscore.prediction_schema import prediction_columns, require_checked_columns, table_faults
 from nightscore.run import Services
 from nightscore.snapshot_sql import frozen_select
 from nightscore.source import Shape, require_columns, rule_faults, source_columns
@@ -44,6 +44,7 @@ def check_pipeline(spec: Spec, services: Services) -> list[str]:
     keys = {key: found.columns[key] for key in spec.features.keys}
     task = version.manifest.task
     wanted = prediction_columns(version.manifest.name, keys, spec.features.partition, task)
+    _collect(faults, lambda: require_checked_columns(spec, wanted))
     existing = _collect(faults, lambda: services.warehouse.find_table(spec.predictions.table))
     if existing is not None:
         there = table_faults(existing, spec.features.partition, wanted)

@@ -104,7 +104,7 @@ def _write_tables(run: Run, summary: Json, records: dict[str, Json | None]) -> N
         for check in (records[gate] or {}).get("checks", [])
     ]
     _replace_rows(run, "checks", checks, own)
-    if summary["status"] in ("published", "refused"):
+    if summary["status"] in ("published", "refused") and not run.plan.dry_run:
         _write_quarantine(run, records["freeze"])
     if summary["status"] == "published":
         record_publications(run)

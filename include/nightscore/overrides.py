@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nightscore.errors import ConfigurationError, near_miss, shorten
+from nightscore.errors import ConfigurationError, listed, near_miss, shorten
 from nightscore.spec import Compare, Spec
 
 COMPARISONS = tuple(f"compare_{name}" for name in Compare.model_fields)
@@ -36,5 +36,5 @@ def overridable(spec: Spec) -> list[str]:
     budgets = ["max_rejected", *(f"max_rejected:{rule}" for rule in spec.features.reject)]
     found = dict.fromkeys([*budgets, "max_same_score", *COMPARISONS])
     for item in (*spec.checks.features, *spec.checks.predictions):
-        found |= dict.fromkeys([item.expect, *([f"{item.expect}:{', '.join(item.columns)}"] if item.columns else [])])
+        found |= dict.fromkeys([item.expect, *([f"{item.expect}:{listed(item.columns)}"] if item.columns else [])])
     return list(found)

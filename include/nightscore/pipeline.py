@@ -90,6 +90,7 @@ def start(
     overrides: Sequence[str] = (),
     accept_warnings: bool = False,
     reason: str | None = None,
+    planned_by: str | None = None,
     progress: Progress | None = None,
     holder: Holder | None = None,
     wait: float = 0.0,
@@ -107,6 +108,7 @@ def start(
         overrides: names of checks that shall not stop the run; need a reason.
         accept_warnings: publish with warnings, where the spec would hold the run.
         reason: why it is run by hand.
+        planned_by: who runs it; by default the user of this process.
         progress: who is told.
         holder: who holds the lease; by default this process.
         wait: seconds to wait for a run that works on the partition.
@@ -138,6 +140,7 @@ def start(
                 overrides=overrides,
                 accept_warnings=accept_warnings,
                 reason=reason,
+                planned_by=planned_by,
                 inspect=judged,
             )
             run = Run(decided, services, progress, lease)

@@ -137,6 +137,7 @@ def plan(
     overrides: Sequence[str] = (),
     accept_warnings: bool = False,
     reason: str | None = None,
+    planned_by: str | None = None,
     inspect: Callable[[Assessment], Assessment] = lambda found: found,
 ) -> tuple[Plan, bool]:
     """Decide a run, or find the unfinished run that was decided the same way.
@@ -151,6 +152,7 @@ def plan(
         overrides: names of checks that shall not stop the run.
         accept_warnings: publish with warnings, where the spec would hold the run.
         reason: why it is run by hand.
+        planned_by: who runs it; by default the user of this process.
         inspect: is given what was found, and returns what is judged: the same, or with further reasons.
 
     Returns:
@@ -206,7 +208,7 @@ def plan(
             overrides=tuple(sorted(overrides)),
             accept_warnings=accept_warnings,
             reason=reason,
-            planned_by=user_name(),
+            planned_by=planned_by or user_name(),
             code_version=__version__,
         )
 

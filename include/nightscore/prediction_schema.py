@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from nightscore.errors import ConfigurationError, listed
+from nightscore.errors import ConfigurationError, listed, near_miss, shorten
 from nightscore.spec import Spec
 from nightscore.warehouse import Column
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 class PredictionsTableError(ConfigurationError):
     """The predictions table exists and cannot hold these predictions."""
+
+
+class PredictionColumnError(ConfigurationError):
+    """A check is about a column that predictions do not have."""
 
 
 def prediction_columns(model: str, key_types: Mapping[str, str], partition: str, task: str) -> tuple[Column, ...]:
@@ -46,6 +50,22 @@ def prediction_columns(model: str, key_types: Mapping[str, str], partition: str,
         Column("run_id", "STRING", "REQUIRED", "Run that published the row."),
         Column("scored_at", "TIMESTAMP", "REQUIRED", "When the run was planned."),
     )
+
+
+def require_checked_columns(spec: Spec, columns: Sequence[Column]) -> None:
+    """Check that the prediction checks are about columns that predictions have.
+
+    Raises:
+        PredictionColumnError: one is not; names the near miss.
+    """
+    there = [column.name for column in columns]
+    for index, item in enumerate(spec.checks.predictions):
+        for name in item.reads:
+            if name.lower() not in {column.lower() for column in there}:
+                raise PredictionColumnError(
+                    f"{spec.name}: checks.predictions[{index}].{item.expect}: predictions have no column "
+                    f"{shorten(name)!r}. {near_miss(name, there)}"
+                )
 
 
 def require_table_fits(spec: Spec, table: "bigquery.Table", columns: Sequence[Column], name: str | None = None) -> None:

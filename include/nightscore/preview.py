@@ -14,17 +14,19 @@ from pydantic import ValidationError
 from nightscore import __version__
 from nightscore.assessment import Assessment
 from nightscore.changes import differences
-from nightscore.errors import NightscoreError, shorten
+from nightscore.errors import ConfigurationError, NightscoreError, shorten
 from nightscore.gates import feature_gate, prediction_gate
 from nightscore.objects import Json
 from nightscore.plan import Plan, read_plan, shards_of
+from nightscore.progress import LoggedProgress
 from nightscore.publications import iter_latest_publications, last_publication
 from nightscore.records import RunRecords
 from nightscore.registry.store import Version
 from nightscore.run import Services, utc_now
 from nightscore.source import LimitError
 from nightscore.spec import Compare, Expectation, Levels, Spec, budget_text
-from nightscore.timing import expected, expected_seconds, next_start, past_runs
+from nightscore.timing import due_at, expected, expected_seconds, next_start, past_runs
+from nightscore.waiting import Watch, look_at
 
 TIB = 2**40
 
@@ -46,14 +48,16 @@ def preview(found: Assessment, services: Services, *, dry_run: bool = False, sta
     runs = past_runs(bucket, spec.name, earlier)
     rows = found.source.rows if found.source else None
     begin = start or next_start(spec.schedule, utc_now())
-    time = expected(spec, begin, expected_seconds(runs, rows), len(runs))
+    due = due_at(spec.schedule, found.partition, begin)
+    time = expected(spec, begin, expected_seconds(runs, rows), len(runs), due)
+    waits = _waits(found, services)
     return {
         "pipeline": spec.name,
         "partition": found.partition.isoformat(),
         "verdict": "blocked" if found.reasons else "ready",
         "exit_code": max((reason.exit_code for reason in found.reasons), default=0),
         "reasons": [_reason(reason) for reason in found.reasons],
-        "warnings": _warnings(found, time),
+        "warnings": [*_warnings(found, time), *_missing(waits)],
         "dry_run": dry_run,
         "source": {"table": spec.source, "rows": rows, "shards": shards_of(spec, rows), **_cost(found, services)},
         "model": None if found.version is None else _model(str(found.requested), found.version),
@@ -63,10 +67,31 @@ def preview(found: Assessment, services: Services, *, dry_run: bool = False, sta
         "columns": [asdict(column) for column in found.columns],
         "row_rules": spec.features.rules,
         "checks": _checks(found),
+        "waits_for": waits,
         "replaces": _replaces(found, services),
         "expected": time,
         "code_version": __version__,
     }
+
+
+def _waits(found: Assessment, services: Services) -> list[Json]:
+    """Return what a run will wait for before it begins, and what there is of it now."""
+    wait = found.spec.features.wait
+    if wait is None:
+        return []
+    watch = Watch(found.spec, found.partition, services.warehouse, LoggedProgress(), utc_now())
+    told = []
+    for condition in wait.conditions:
+        try:
+            sight = look_at(condition, watch)
+            told.append({"condition": str(condition), "holds": sight.holds, "seen": sight.seen})
+        except ConfigurationError as error:
+            told.append({"condition": str(condition), "holds": False, "seen": str(error)})
+    return told
+
+
+def _missing(waits: Iterable[Json]) -> list[str]:
+    return [f"features.wait: {item['condition']}: {item['seen']}" for item in waits if not item["holds"]]
 
 
 def _first(publications: Iterable[Json]) -> tuple[Json | None, Iterable[Json]]:
@@ -194,16 +219,17 @@ def _checks(found: Assessment) -> Json:
         ],
         "predictions": [
             _told("scored rows", "every accepted row, staged once; sound values in the table's columns"),
-            _told("max_same_score", f"at most {spec.checks.max_same_score:.2%}", severity="warning"),
-            *_comparisons(spec),
+            _told("max_same_score", f"at most {spec.checks.max_same_score:.2%}, and not all"),
+            *_comparisons(spec, task),
             *(_check(item, built_in=True) for item in predictions),
             *(_check(item, built_in=False) for item in spec.checks.predictions),
         ],
     }
 
 
-def _comparisons(spec: Spec) -> list[Json]:
-    levels: dict[str, Levels] = {name: getattr(spec.checks.compare, name) for name in Compare.model_fields}
+def _comparisons(spec: Spec, task: str | None) -> list[Json]:
+    names = [name for name in Compare.model_fields if not (name == "mean" and task == "multiclass")]
+    levels: dict[str, Levels] = {name: getattr(spec.checks.compare, name) for name in names}
     return [
         _told(f"compare_{name}", str(level), severity="warning" if level.stop is None else "critical")
         for name, level in levels.items()

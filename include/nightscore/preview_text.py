@@ -28,6 +28,7 @@ def preview_lines(plan: Json) -> Iterator[Line]:
     yield from _section("changes", _changes(plan["changes"]))
     yield from _section(f"columns of {plan['source']['table']}", _columns(plan["columns"]))
     yield from _section("row rules", [(f"{name}: {_flat(rule)}", "") for name, rule in plan["row_rules"].items()])
+    yield from _section("waits for", [(f"{item['condition']}: {item['seen']}", "") for item in plan["waits_for"]])
     yield from _section("checks before scoring", _checks(plan["checks"]["features"]))
     yield from _section("checks before publishing", _checks(plan["checks"]["predictions"]))
     yield "", ""

@@ -15,8 +15,43 @@ FAILED = ":error"  # behind a rule's name in `_rejected_by`: the rule could not 
 DIALECT = "bigquery"
 DIVISIONS = ("Div", "IntDiv", "Mod")
 FUNCTIONS = ("Ln", "Log", "Sqrt", "Pow", "StrToDate", "StrToTime", "ParseDatetime", "ParseTime")
-CONDITIONAL = ("Case", "If")  # a part of it is evaluated for some rows only
-BLIND_TO_NULL = ("Is", "Coalesce", "NullSafeEQ", "NullSafeNEQ", "Concat")  # NULL goes in, and something else comes out
+CONDITIONAL = ("Case", "If")
+# What gives NULL where an operand is NULL, or, as AND, what three-valued logic says of it. Behind anything else, a NULL
+# that stands for a failure may come out as something.
+STRICT = frozenset(
+    (
+        "Paren",
+        "And",
+        "Or",
+        "Not",
+        "EQ",
+        "NEQ",
+        "GT",
+        "GTE",
+        "LT",
+        "LTE",
+        "Between",
+        "In",
+        "Like",
+        "Add",
+        "Sub",
+        "Mul",
+        "Neg",
+        "Abs",
+        "Round",
+        "Floor",
+        "Ceil",
+        "Lower",
+        "Upper",
+        "Length",
+        "Trim",
+        "Cast",
+        "TryCast",
+        "SafeFunc",
+        "Nullif",
+        "SafeDivide",
+    )
+).union(DIVISIONS, FUNCTIONS)
 
 
 def rejected_by(rules: Mapping[str, str]) -> str:
@@ -64,8 +99,8 @@ def columns_of(conditions: Iterable[str]) -> list[str]:
 def guard(condition: str) -> tuple[str, str] | None:
     """Return a condition that never fails, and GoogleSQL that is true for the rows on which `condition` would fail.
 
-    None where nothing in it is known to fail, and where a failure cannot be told from outside, as in a subquery: such a
-    rule is left as it is.
+    None where nothing in it is known to fail, and where a failure cannot be told from outside: in a subquery, or in a
+    branch of CASE, which is not evaluated for every row. Such a rule is left as it is.
 
     >>> guard("a / b > 2")
     ('(a / NULLIF(b, 0) > 2)', '(a / NULLIF(b, 0) > 2) IS NULL AND (((b) = 0 AND (a) IS NOT NULL))')
@@ -84,11 +119,11 @@ def guard(condition: str) -> tuple[str, str] | None:
     root = exp.Paren(this=tree)
     found: list[tuple[str, bool]] = []
     for node in reversed([node for node in root.walk(bfs=False) if _can_fail(node)]):
-        above = {type(parent).__name__ for parent in _ancestors(node)}
-        if above.intersection(BLIND_TO_NULL) and above.intersection(CONDITIONAL):
+        above = list(_ancestors(node))
+        if not all(_is_always_evaluated(node, parent) for parent in above if type(parent).__name__ in CONDITIONAL):
             return None
         # From the inside out: whether a part has failed is told by arguments that cannot fail any more.
-        found.append((_make_safe(node), bool(above.intersection(BLIND_TO_NULL))))
+        found.append((_make_safe(node), not STRICT.issuperset(type(parent).__name__ for parent in above)))
     if not found:
         return None
     safe = root.sql(DIALECT)
@@ -111,6 +146,12 @@ def _ancestors(node: "exp.Expr") -> Iterator["exp.Expr"]:
     while node.parent is not None:
         node = node.parent
         yield node
+
+
+def _is_always_evaluated(node: "exp.Expr", conditional: "exp.Expr") -> bool:
+    """Return whether an IF or CASE evaluates a part of it for every row: in its first condition, and nowhere else."""
+    first = conditional.args["ifs"][0] if type(conditional).__name__ == "Case" else conditional
+    return node is first.this or any(parent is first.this for parent in _ancestors(node))
 
 
 def _make_safe(node: "exp.Expr") -> str:

@@ -286,16 +286,25 @@ class Schedule(Part):
         >>> Schedule(cron="0 2 * * *").day_of_run(dt.date(2026, 11, 12), dt.date(2026, 11, 20))
         datetime.date(2026, 11, 13)
         """
+        tick = self.tick_of(partition)
+        return today if tick is None else min(tick.date(), today)
+
+    def tick_of(self, partition: dt.date) -> dt.datetime | None:
+        """Return when `cron` scores a partition, in the schedule's zone; None without `cron`.
+
+        >>> str(Schedule(cron="0 2 * * *").tick_of(dt.date(2026, 11, 19)))
+        '2026-11-20 02:00:00+00:00'
+        """
         from croniter import croniter
 
         if self.cron is None:
-            return today
+            return None
         midnight = dt.datetime.combine(partition + dt.timedelta(days=1), dt.time(), self.zone)
         ticks = croniter(self.cron, midnight)
         tick: dt.datetime = ticks.get_prev(dt.datetime)  # the partition's own
         for _ in range(abs(self.offset)):
             tick = ticks.get_next(dt.datetime) if self.offset < 0 else ticks.get_prev(dt.datetime)
-        return min(tick.date(), today)
+        return tick
 
     def __str__(self) -> str:
         return self.cron or f"after {self.after}"
@@ -512,6 +521,25 @@ class ModelReference(Part):
         return f"{self.name}@{self.version or self.alias_name}"
 
 
+def _condition_columns(condition: object) -> list[str]:
+    """Return the columns of a row condition of Great Expectations: a mapping, or the text of one.
+
+    >>> _condition_columns({"type": "comparison", "column": {"name": "product"}, "operator": "==", "parameter": "gold"})
+    ['product']
+    >>> _condition_columns('col("product") == "gold"')
+    ['product']
+    """
+    if isinstance(condition, str):
+        return re.findall(r"""\bcol\(\s*["']([^"']+)["']\s*\)""", condition)
+    if isinstance(condition, list):
+        return [name for part in condition for name in _condition_columns(part)]
+    if not isinstance(condition, dict):
+        return []
+    column = condition.get("column")
+    own = [column["name"]] if isinstance(column, dict) and isinstance(column.get("name"), str) else []
+    return own + [name for key, part in condition.items() if key != "column" for name in _condition_columns(part)]
+
+
 class Expectation(Part):
     """One Great Expectations expectation, by its own name and arguments."""
 
@@ -535,6 +563,11 @@ class Expectation(Part):
         several = [self.arguments.get(key) or [] for key in ("column_list", "column_set")]
         named = [*single, *(item for items in several if isinstance(items, list) for item in items)]
         return tuple(item for item in named if isinstance(item, str))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that the arguments name, and those of the row condition."""
+        return (*self.columns, *_condition_columns(self.arguments.get("row_condition")))
 
 
 class Levels(Part):

@@ -47,7 +47,7 @@ def expected_seconds(runs: Sequence[Json], rows: int | None) -> float | None:
     return round(rate * rows, 1)
 
 
-def expected(spec: Spec, start: dt.datetime, seconds: float | None, runs: int) -> Json:
+def expected(spec: Spec, start: dt.datetime, seconds: float | None, runs: int, due: dt.datetime | None = None) -> Json:
     """Return when a run will end, and whether that is late.
 
     Args:
@@ -55,16 +55,17 @@ def expected(spec: Spec, start: dt.datetime, seconds: float | None, runs: int) -
         start: when the run begins, with its zone.
         seconds: how long it will take, if that is known.
         runs: how many runs that was told from.
+        due: when the run should have begun, with its zone; by default it begins in time.
 
     Returns:
-        `seconds`, `runs`, `starts_at`, `ends_at`, `deadline_at` (the first such time at or after the start; times with
+        `seconds`, `runs`, `starts_at`, `ends_at`, `deadline_at` (the first such time at or after `due`; times with
         their offset) and `late` (None where the deadline or the duration is not known).
     """
     zone: dt.tzinfo = zoneinfo.ZoneInfo(spec.schedule.timezone) if spec.schedule else dt.UTC
     start = start.astimezone(zone)
     # In UTC: within a zone, Python adds to what clocks show, also over the night in which they are changed.
     end = None if seconds is None else (start.astimezone(dt.UTC) + dt.timedelta(seconds=seconds)).astimezone(zone)
-    deadline = None if spec.deadline is None else first_at(spec.deadline, start)
+    deadline = None if spec.deadline is None else first_at(spec.deadline, (due or start).astimezone(zone))
     return {
         "seconds": seconds,
         "runs": runs,
@@ -73,6 +74,19 @@ def expected(spec: Spec, start: dt.datetime, seconds: float | None, runs: int) -
         "deadline_at": None if deadline is None else deadline.isoformat(timespec="seconds"),
         "late": None if end is None or deadline is None else end.timestamp() > deadline.timestamp(),
     }
+
+
+def due_at(schedule: Schedule | None, partition: dt.date, start: dt.datetime) -> dt.datetime:
+    """Return when a run that begins at `start` should have begun: at its partition's tick of less than a day ago.
+
+    A backfill of long ago has no deadline of its own any more; it is due when it begins.
+
+    >>> nightly, late = Schedule(cron="0 2 * * *"), dt.datetime(2026, 11, 20, 6, 30, tzinfo=dt.UTC)
+    >>> str(due_at(nightly, dt.date(2026, 11, 19), late)), str(due_at(nightly, dt.date(2026, 10, 1), late))
+    ('2026-11-20 02:00:00+00:00', '2026-11-20 06:30:00+00:00')
+    """
+    tick = schedule.tick_of(partition) if schedule else None
+    return tick if tick is not None and dt.timedelta() <= start - tick < dt.timedelta(days=1) else start
 
 
 def next_start(schedule: Schedule | None, now: dt.datetime) -> dt.datetime:

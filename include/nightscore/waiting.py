@@ -5,6 +5,7 @@ Neither the partition's lease nor, in Airflow, a worker's slot is held meanwhile
 """
 
 import datetime as dt
+import re
 import time
 from dataclasses import dataclass, field
 
@@ -169,7 +170,7 @@ def _of_the_partition(condition: Condition, spec: Spec, warehouse: Warehouse, ta
     """Return the condition that picks the partition's rows of a table, and of them those that `where` means."""
     there = {column.name.lower(): column for column in warehouse.columns(table)}
     own = f"(\n{where}\n)" if where else ""  # the line break ends a comment that it may close with
-    if where and "@partition" in where:
+    if where and re.search(r"@partition\b", where, re.IGNORECASE):
         return own
     name = spec.features.partition
     column = there.get(name.lower())

@@ -130,7 +130,12 @@ _GOOGLESQL = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD
 
 
 class Warehouse:
-    """One project's BigQuery."""
+    """One project's BigQuery.
+
+    Attributes:
+        queries: how many queries were sent through `query`.
+        bytes_processed: the bytes that they processed.
+    """
 
     def __init__(
         self, config: Settings, client: "bigquery.Client", reader: "Callable[[], BigQueryReadClient] | None" = None
@@ -138,6 +143,8 @@ class Warehouse:
         self.config = config
         self.client = client
         self._reader = reader
+        self.queries = 0
+        self.bytes_processed = 0
 
     @property
     def reader(self) -> "BigQueryReadClient":
@@ -206,6 +213,8 @@ class Warehouse:
         )
         with translated(doing):
             found = [dict(row.items()) for row in rows]
+        self.queries += 1
+        self.bytes_processed += int(job.total_bytes_processed or 0)
         return QueryResult(
             job_id=job.job_id,
             rows=found,

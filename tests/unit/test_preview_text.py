@@ -21,6 +21,7 @@ PLAN: dict[str, Any] = {
     "exit_code": 0,
     "reasons": [],
     "warnings": [],
+    "waits_for": [],
     "dry_run": False,
     "source": {
         "table": "features.cards",

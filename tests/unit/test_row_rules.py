@@ -55,6 +55,8 @@ def test_what_can_fail_gives_null_instead(condition, safe):
         "CAST(id AS STRING) LIKE 'x%'",
         "EXISTS (SELECT 1 FROM UNNEST(amounts) AS a WHERE 1 / a > 2)",
         "IF(a > 0, COALESCE(1 / b, 0), 0) > 2",
+        "CASE WHEN b > 0 THEN a / b END > 2",
+        "CASE WHEN a > 0 THEN TRUE WHEN a / b > 2 THEN FALSE END",
         "this is no SQL (",
     ],
 )
@@ -65,5 +67,7 @@ def test_a_rule_that_does_not_fail_or_cannot_be_guarded_is_left_as_it_is(conditi
 def test_a_failure_that_null_would_hide_counts_on_its_own():
     _, failed = guard("COALESCE(a / b, 0) > 1")
     assert failed == "((b) = 0 AND (a) IS NOT NULL)"
+    for condition in ("IF(a / b > 2, TRUE, FALSE)", "CASE WHEN a / b > 2 THEN TRUE END", "FORMAT('%t', a / b) = 'x'"):
+        assert guard(condition)[1] == "((b) = 0 AND (a) IS NOT NULL)"
     _, failed = guard("PARSE_DATE('%Y', text) IS NULL")
     assert failed == "((text) IS NOT NULL AND SAFE.PARSE_DATE('%Y', text) IS NULL)"

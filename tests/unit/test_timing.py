@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nightscore.spec import Schedule, Spec
-from nightscore.timing import expected, expected_seconds, first_at, next_start
+from nightscore.timing import due_at, expected, expected_seconds, first_at, next_start
 
 NOW = dt.datetime(2026, 11, 20, 10, tzinfo=dt.UTC)
 
@@ -67,6 +67,13 @@ def test_the_deadline_is_the_first_such_time_after_the_start(
     pipeline = spec(**changes)
     found = expected(pipeline, next_start(pipeline.schedule, NOW), seconds, 3)
     assert (found["deadline_at"], found["late"], found["runs"]) == (deadline_at, late, 3)
+
+
+def test_a_run_that_begins_after_its_deadline_is_late() -> None:
+    nightly = spec(deadline="06:00", schedule="0 2 * * *")
+    began = dt.datetime(2026, 11, 20, 6, 30, tzinfo=dt.UTC)  # after a wait that took until then
+    late = expected(nightly, began, 90, 1, due_at(nightly.schedule, dt.date(2026, 11, 19), began))
+    assert (late["deadline_at"], late["late"]) == ("2026-11-20T06:00:00+00:00", True)
 
 
 def test_without_a_schedule_the_deadline_is_in_utc() -> None:

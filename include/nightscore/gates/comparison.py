@@ -11,7 +11,7 @@ from nightscore.objects import Bucket
 from nightscore.publications import last_publication, published_partitions
 from nightscore.records import RunRecords
 from nightscore.run import Run
-from nightscore.spec import Levels
+from nightscore.spec import Compare, Levels
 
 FEWEST = 500  # rows on either side: of fewer, mean and distribution move by chance
 BINS = 10  # of a regression: half a standard deviation each, the outer ones open
@@ -44,7 +44,7 @@ def last_before(bucket: Bucket, pipeline: str, partition: dt.date, task: str) ->
 
 
 def compare(run: Run, task: str, figures: Mapping[str, Any]) -> list[Verdict]:
-    """Return what the comparison with the last partition before found; nothing where there is none.
+    """Return what the comparison with the last partition before found, or why nothing was compared.
 
     Args:
         run: the run; its predictions are staged.
@@ -52,9 +52,16 @@ def compare(run: Run, task: str, figures: Mapping[str, Any]) -> list[Verdict]:
         figures: what `scoring.score.combine` made of its predictions.
     """
     before = last_before(run.bucket, run.spec.name, run.plan.partition, task)
-    if before is None or not figures.get("rows"):
-        return []
-    return list(_changes(run, task, figures, before))
+    done = {item.expectation: item for item in _changes(run, task, figures, before)} if before else {}
+    why = "no earlier partition was published" if before is None else f"too few rows, or no figures of {before.run_id}"
+    asked = [name for name in Compare.model_fields if not (name == "mean" and task == "multiclass")]
+    return [
+        done.get(f"compare_{name}") or _not_done(name, getattr(run.spec.checks.compare, name), why) for name in asked
+    ]
+
+
+def _not_done(name: str, levels: Levels, why: str) -> Verdict:
+    return Verdict(f"compare_{name}", "", "warning", passed=True, observed=f"not compared: {why}", wanted=str(levels))
 
 
 def _changes(run: Run, task: str, figures: Mapping[str, Any], before: Before) -> Iterator[Verdict]:
@@ -62,7 +69,7 @@ def _changes(run: Run, task: str, figures: Mapping[str, Any], before: Before) ->
     rows, earlier = figures["rows"], before.figures["rows"]
     there = f"{before.partition} (run {before.run_id})"
     yield judged("rows", "", abs(rows / earlier - 1), levels.rows, f"{rows:,} rows, {earlier:,} on {there}")
-    if min(rows, earlier) < FEWEST:
+    if min(rows, earlier) < FEWEST or not rows:
         return
     if task != "multiclass" and "squares" in before.figures:
         (mean, _), (mean_before, spread) = moments(figures), moments(before.figures)
@@ -133,8 +140,8 @@ def _regression_counts(run: Run, before: Before) -> tuple[Sequence[float], Seque
         return None
     partition, quoted = run.spec.features.partition, run.warehouse.quoted
     found = run.warehouse.query(
-        "SELECT earlier, LEAST(GREATEST(CAST(FLOOR((prediction - @mean) / @spread * 2) AS INT64) + @middle, 0), "
-        "@last) AS bin, COUNT(*) AS n\n"
+        "SELECT earlier, CAST(LEAST(GREATEST(FLOOR((prediction - @mean) / @spread * 2) + @middle, 0), @last) AS INT64) "
+        "AS bin, COUNT(*) AS n\n"
         f"FROM (SELECT FALSE AS earlier, prediction FROM {quoted(run.staging_table)}\n"
         f"  UNION ALL SELECT TRUE, prediction FROM {quoted(run.spec.predictions.table)}\n"
         f"  WHERE `{partition}` = @before AND run_id = @run_id)\n"

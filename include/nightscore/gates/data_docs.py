@@ -20,6 +20,8 @@ FOLDER = "data_docs"
 GATES = ("feature_gate", "prediction_gate")
 MOST_VALUES = 20
 
+log = logging.getLogger(__name__)
+
 _PAGES = Path(__file__).parent / "pages"
 
 
@@ -27,8 +29,16 @@ class DataDocsMissingError(ConfigurationError):
     """A run has no pages."""
 
 
-def page_of(result: Any) -> str:
-    """Return the page about Great Expectations' result of a suite."""
+def page_of(result: Any) -> str | None:
+    """Return the page about Great Expectations' result of a suite; None where its renderers trip over it."""
+    try:
+        return _rendered(result)
+    except Exception:  # a page that cannot be drawn must not cost a night
+        log.exception("the page of Data Docs was left out")
+        return None
+
+
+def _rendered(result: Any) -> str:
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
 
     logging.getLogger("great_expectations.render").setLevel(logging.CRITICAL)  # it prints a traceback and goes on
@@ -42,8 +52,10 @@ def page_of(result: Any) -> str:
     return re.sub(r' href="\.\./[^"]*"', "", re.sub(r"\n\s*\n+", "\n", text))
 
 
-def keep_page(records: RunRecords, gate: str, page: str) -> str:
+def keep_page(records: RunRecords, gate: str, page: str | None) -> str | None:
     """Keep a gate's page with the records of its run; return where it is. The page of an earlier attempt stays."""
+    if page is None:
+        return None
     name = page_name(records, gate)
     records.bucket.create(name, page.encode(), content_type="text/html; charset=utf-8")
     return records.bucket.uri(name)
@@ -93,6 +105,8 @@ def _leave_out_values(found: dict[str, Any]) -> None:
         found["details"].pop("value_counts", None)
     observed = found.get("observed_value")
     if isinstance(observed, (list, set, tuple)):
-        found["observed_value"] = [*list(observed)[:MOST_VALUES], *(["…"] if len(observed) > MOST_VALUES else [])]
+        # The templates do not escape values.
+        shown = [html.escape(item) if isinstance(item, str) else item for item in list(observed)[:MOST_VALUES]]
+        found["observed_value"] = [*shown, *(["…"] if len(observed) > MOST_VALUES else [])]
     if "unexpected_percent" not in found:  # as of distinct values; the renderer takes it for granted beside a count
         found.pop("unexpected_count", None)

@@ -132,7 +132,8 @@ class WarehouseEngine(SqlAlchemyExecutionEngine):  # type: ignore[misc]
             selects += [sa.func.percentile_disc(column, q).over() for q in metric.metric_value_kwargs["quantiles"]]
         named = [select.label(f"q{number}") for number, select in enumerate(selects)]
         query = sa.select(*named).select_from(get_sqlalchemy_selectable(selectable)).limit(1)
-        row = iter(list(self.execute_query(query).fetchone()))
+        found = self.execute_query(query).fetchone()
+        row = iter(list(found) if found is not None else [None] * len(named))  # of no rows there is not even one
         return {metric.id: [next(row) for _ in metric.metric_value_kwargs["quantiles"]] for metric in asked}
 
 

@@ -157,7 +157,7 @@ class Checked:
 
     verdicts: tuple[Verdict, ...]
     bill: Bill
-    page: str
+    page: str | None
 
 
 def check_table(
@@ -206,7 +206,8 @@ def check_table(
     if meter.outage is not None:
         raise meter.outage
     verdicts = tuple(
-        _verdict(item, built_in=index < len(own), failing_keys=failing.get(index, ()))
+        # Of equal expectations Great Expectations returns one result; how serious it is, each says for itself.
+        _verdict(item, wanted[index].severity, built_in=index < len(own), failing_keys=failing.get(index, ()))
         for index, item in enumerate(found)
     )
     return Checked(verdicts, meter.bill, page_of(result))
@@ -280,7 +281,7 @@ def _key(configuration: Any) -> str:
     return f"{configuration.type}{sorted((k, repr(v)) for k, v in configuration.kwargs.items() if k != 'batch_id')}"
 
 
-def _verdict(item: Any, *, built_in: bool, failing_keys: tuple[dict[str, Any], ...]) -> Verdict:
+def _verdict(item: Any, severity: Any, *, built_in: bool, failing_keys: tuple[dict[str, Any], ...]) -> Verdict:
     config = item.expectation_config
     arguments = {k: v for k, v in config.kwargs.items() if k != "batch_id"}
     found = item.result or {}
@@ -291,7 +292,7 @@ def _verdict(item: Any, *, built_in: bool, failing_keys: tuple[dict[str, Any], .
     return Verdict(
         expectation=config.type,
         column=column if isinstance(column, str) else listed(column),
-        severity=str(getattr(config.severity, "value", config.severity) or "critical"),
+        severity=str(getattr(severity, "value", severity) or "critical"),
         passed=bool(item.success),
         observed=_observed(found),
         wanted=_wanted(arguments),
@@ -311,8 +312,11 @@ def _require_evaluated(name: str, info: Mapping[str, Any] | None) -> None:
 
 
 def _observed(found: Mapping[str, Any]) -> str:
-    if found.get("observed_value") is not None:
-        return _figure(found["observed_value"])
+    observed = found.get("observed_value")
+    if isinstance(observed, (list, set, tuple)):
+        return f"{len(observed):,} values"  # which ones is the page's to show; this goes into logs
+    if observed is not None:
+        return _figure(observed)
     percent = found.get("unexpected_percent")
     if percent is not None:
         return f"{_figure(percent)}% unexpected"

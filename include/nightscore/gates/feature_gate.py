@@ -23,6 +23,11 @@ def feature_gate(run: Run) -> Json:
         raise ConfigurationError(
             f"{run.spec.name}: the run {run.plan.run_id} was not frozen yet; run it from the start."
         )
+    rows, rejected = int(frozen["rows"]), int(frozen["rejected"])
+    if rejected == rows:  # there is nothing that an expectation could be asked about
+        return gate_record(
+            0, list(_budgets(run, frozen)), [f"of {rows:,} frozen rows none is left to score"], rejected=rejected
+        )
     checked = check_table(
         run.warehouse,
         run.accepted_view,
@@ -34,11 +39,10 @@ def feature_gate(run: Run) -> Json:
         labels=run.plan.labels,
         max_bytes_billed=run.spec.limits.max_bytes_billed,
     )
-    rows, rejected = int(frozen["rows"]), int(frozen["rejected"])
     return gate_record(
         int(frozen["accepted"]),
         [*checked.verdicts, *_budgets(run, frozen)],
-        [f"of {rows:,} frozen rows none is left to score"] if rejected == rows else [],
+        (),
         leave=Leave.of(run),
         rejected=rejected,
         data_docs=keep_page(run.records, "feature_gate", checked.page),
@@ -69,7 +73,8 @@ def _budget(rule: str, rejected: int, rows: int, allowed: float, detail: str) ->
         column=rule,
         severity="critical",
         passed=rejected <= (allowed if isinstance(allowed, int) else allowed * rows),
-        observed=f"{counted(rejected, 'rejected row')} ({rejected / rows:.2%})" + (f": {detail}" if detail else ""),
+        observed=f"{counted(rejected, 'rejected row')} ({rejected / max(rows, 1):.2%})"
+        + (f": {detail}" if detail else ""),
         wanted=f"at most {budget_text(allowed)}",
         rows=rows,
         failing_rows=rejected,

@@ -11,6 +11,8 @@ from typing import Any
 from nightscore.clients import build_bigquery
 from nightscore.warehouse import StatementError, Warehouse, WarehouseError, translated
 
+TOO_MANY_BYTES = "bytesBilledLimitExceeded"  # BigQuery's reason for a query above `maximum_bytes_billed`
+
 
 @dataclass(frozen=True)
 class Bill:
@@ -24,6 +26,11 @@ class Bill:
     queries: int = 0
     bytes_processed: int = 0
 
+    def with_ours(self, warehouse: Warehouse, before: tuple[int, int]) -> "Bill":
+        """Return the bill with what was asked of a warehouse since its counts were `before`."""
+        queries, size = before
+        return Bill(self.queries + warehouse.queries - queries, self.bytes_processed + warehouse.bytes_processed - size)
+
     def to_json(self) -> dict[str, int]:
         """Return the bill as a record holds it."""
         return asdict(self)
@@ -34,8 +41,8 @@ class Meter:
 
     Attributes:
         client: the client.
-        outage: the first failure of the server or the network. Nothing is asked after it: every further call would
-            wait for as long as that one did.
+        outage: the first failure of the server or the network, or a query above the limit of bytes. Nothing is asked
+            after it: every further call would wait for as long as that one did, or bill what the limit forbids.
     """
 
     def __init__(
@@ -49,7 +56,7 @@ class Meter:
         self._doing = doing
         self._queries = 0
         self._bytes = 0
-        self.outage: WarehouseError | None = None
+        self.outage: WarehouseError | StatementError | None = None
         client: Any = build_bigquery(warehouse.config)
         client.default_query_job_config = config
         # The DB-API takes the client's own patience: ten minutes for a call, forty for a query.
@@ -79,5 +86,9 @@ class Meter:
         except WarehouseError as outage:
             self.outage = outage
             raise
-        except StatementError as refusal:  # which is Great Expectations' own to report
+        except StatementError as refusal:
+            if TOO_MANY_BYTES in str(refusal.__cause__ or refusal):  # smaller pieces would bill even more together
+                self.outage = refusal
+                raise
+            # Anything else is Great Expectations' own to report.
             raise refusal.__cause__ or refusal from None

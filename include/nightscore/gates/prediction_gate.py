@@ -38,6 +38,7 @@ def prediction_gate(run: Run) -> Json:
             "score them first."
         )
     task = run.registry.load_manifest(run.plan.model.name, run.plan.model.version, run.plan.model.digest).manifest.task
+    before = (run.warehouse.queries, run.warehouse.bytes_processed)
     scored = total([Checksum.parse(receipt["checksum"]) for receipt in receipts])
     staged = stage(run, task, scored)
     checked = check_table(
@@ -52,9 +53,10 @@ def prediction_gate(run: Run) -> Json:
         max_bytes_billed=run.spec.limits.max_bytes_billed,
     )
     figures = combine([receipt["figures"] for receipt in receipts if receipt["rows"]])
+    sound, compared = soundness(run, task, figures), compare(run, task, figures)
     return gate_record(
         staged.rows,
-        [*soundness(run, task), *checked.verdicts, *compare(run, task, figures)],
+        [*sound, *checked.verdicts, *compared],
         _differences(run, frozen, scored, staged),
         leave=Leave.of(run),
         task=task,
@@ -65,7 +67,7 @@ def prediction_gate(run: Run) -> Json:
         scoring_seconds=round(sum(float(receipt["seconds"]) for receipt in receipts), 3),
         shards=len(receipts),
         data_docs=keep_page(run.records, "prediction_gate", checked.page),
-        **checked.bill.to_json(),
+        **checked.bill.with_ours(run.warehouse, before).to_json(),
     )
 
 

@@ -1,6 +1,7 @@
 """What must hold of any staged predictions, whatever the spec says: by one look at the table and one scan."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from nightscore.errors import listed
 from nightscore.gates.expectations import Verdict
@@ -10,19 +11,31 @@ from nightscore.run import Run
 SUM_TOLERANCE = 1e-6  # of a row's class probabilities; a softmax in single precision is off by 1e-7 a class
 
 
-def soundness(run: Run, task: str) -> list[Verdict]:
+def soundness(run: Run, task: str, figures: Mapping[str, Any]) -> list[Verdict]:
     """Return whether the staged predictions have the right columns, and values that a model can have meant.
 
     A score is finite; class probabilities lie within 0 and 1 and sum to 1; not all rows have the same prediction.
+
+    Args:
+        run: the run; its predictions are staged.
+        task: what the model predicts.
+        figures: what `scoring.score.combine` made of the predictions.
     """
-    return [_schema(run, task), *(_classes(run) if task == "multiclass" else _values(run, task))]
+    if task == "multiclass":
+        labels = figures.get("labels") or {"": 0}
+        return [
+            _schema(run, task),
+            *_classes(run),
+            _sameness(run, "prediction", max(labels.values()), sum(labels.values())),
+        ]
+    return [_schema(run, task), *_values(run, task)]
 
 
 def _schema(run: Run, task: str) -> Verdict:
     plan = run.plan
     wanted = prediction_columns(plan.model.name, plan.key_types, run.spec.features.partition, task)
-    found = run.warehouse.find_table(run.staging_table)
-    faults = ["there is no table"] if found is None else column_faults(found, wanted)
+    tables = (run.warehouse.find_table(name) for name in (run.staging_table, run.spec.predictions.table))
+    faults = [fault for table in tables if table is not None for fault in column_faults(table, wanted)]
     return Verdict(
         expectation="schema",
         column="",

@@ -80,6 +80,7 @@ def plan(
         overrides=given.get("override") or (),
         accept_warnings=bool(given.get("accept_warnings")),
         reason=given.get("reason"),
+        planned_by=getattr(dag_run, "triggering_user_name", None) or _holder(dag_run).who,
         progress=LoggedProgress(),
         holder=_holder(dag_run),
         take_over=bool(given.get("take_over")),

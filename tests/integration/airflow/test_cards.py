@@ -1,7 +1,7 @@
 """The whole way of a card portfolio, by command line, by `dag.test()` and by a live Airflow: file, model, predictions.
 
-The generated portfolio always goes it; so does the public data set of 30,000 credit card clients, where it lies in a
-`data` folder beside the checkout.
+The public data set of 30,000 credit card clients goes it, where it lies in a `data` folder beside the checkout;
+otherwise the generated portfolio does.
 """
 
 import datetime as dt
@@ -55,7 +55,11 @@ def generated_cards():
     return Cards(frame[numbers].fillna(0), outcomes.loc[frame.account_id].default_next_month == 1, "account_id", [])
 
 
-@pytest.fixture(scope="module", params=["generated", *(["real"] if REAL else [])])
+# Both go the whole way by `make thorough`; daily, one of them is enough.
+BOTH = ["real", pytest.param("generated", marks=pytest.mark.thorough)] if REAL else ["generated"]
+
+
+@pytest.fixture(scope="module", params=BOTH)
 def cards(request):
     return real_cards() if request.param == "real" else generated_cards()
 
@@ -164,6 +168,7 @@ def test_from_file_to_predictions_by_command_line(shell, pipelines, cards, day):
     ]
 
 
+@pytest.mark.thorough
 def test_a_linear_model_through_dag_test(shell, pipelines, cards, day, run_dag):
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     prepare(shell, pipelines, cards, day, linear)

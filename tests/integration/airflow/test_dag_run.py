@@ -100,6 +100,7 @@ def test_a_dry_run_skips_publish_and_emits_nothing(cards, run_dag, monkeypatch):
     assert cards.services.warehouse.find_table(f"{cards.name}.predictions") is None
 
 
+@pytest.mark.thorough
 def test_a_refused_night_fails_the_run_and_is_recorded(cards, run_dag):
     checks = {"features": [{"expect": "expect_table_row_count_to_be_between", "min_value": 1000}]}
     cards.add_pipeline(cards.spec_text(schedule="0 2 * * *", checks=checks))
@@ -135,6 +136,7 @@ def test_a_plan_that_cannot_be_shown_costs_no_night(cards, run_dag, monkeypatch)
     assert cards.published().num_rows == 500
 
 
+@pytest.mark.thorough
 def test_a_publication_that_fails_makes_the_run_fail(cards, run_dag, monkeypatch):
     """The staged predictions, and the parts that could be staged again, vanish between their gate and the MERGE."""
     dag = dag_of(cards)
@@ -193,6 +195,7 @@ def test_a_rollback_through_airflow(cards, run_dag):
     assert (event.extra["run_id"], event.extra["partition"]) == (live[0], DAY)
 
 
+@pytest.mark.thorough
 def test_an_airflow_run_holds_the_lease_until_it_is_recorded(cards, run_dag):
     span = dt.timedelta(minutes=1)
     other = acquire(cards.services.bucket, cards.name, dt.date(2026, 11, 19), Holder("other", "the other run"), span)

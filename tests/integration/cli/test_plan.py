@@ -172,6 +172,7 @@ def test_every_reason_is_told_at_once_and_the_run_refuses_for_the_same(cards):
         "id": "ok",
         "balance": "missing",
         "spend": "wrong type",
+        "age": "extra",
     }
     assert found["source"]["bytes"] is None
     with pytest.raises(MisfitError) as error:

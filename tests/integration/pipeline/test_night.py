@@ -62,6 +62,7 @@ def cards(bench):
     return bench
 
 
+@pytest.mark.thorough
 def test_every_row_is_published_once_with_the_models_own_score(cards):
     summary = cards.run()
     found = cards.published()
@@ -145,6 +146,7 @@ def test_a_refused_night_leaves_the_earlier_partition_untouched(cards):
     assert row == {"status": "refused", "stopped_at": "feature_gate", "rows_published": None}
 
 
+@pytest.mark.thorough
 def test_the_prediction_gate_refuses_before_publishing(cards):
     checks = {"predictions": [{"expect": "expect_column_max_to_be_between", "column": "score", "max_value": 0.1}]}
     with pytest.raises(GateStoppedError, match="prediction gate refused 3,000 rows"):
@@ -170,6 +172,7 @@ def test_repeated_and_missing_keys_are_always_refused(cards):
     assert failed["expect_column_values_to_not_be_null"]["failing_rows"] == 1
 
 
+@pytest.mark.thorough
 def test_an_input_that_the_model_takes_no_null_in_is_checked(cards):
     rows = cards.inputs.to_pandas().fillna(0)
     linear = LogisticRegression(max_iter=500).fit(rows, rows.balance > 1000)
@@ -179,6 +182,7 @@ def test_an_input_that_the_model_takes_no_null_in_is_checked(cards):
         cards.run()
 
 
+@pytest.mark.thorough
 def test_row_rules_keep_rows_out_and_put_them_into_quarantine(cards):
     rules = {"old": "age > 85  -- they are not lent to", "poor": "balance < 200"}
     spec = cards.spec(features={"reject": rules}, checks={"max_rejected": "10%"})
@@ -217,6 +221,7 @@ def test_a_night_of_which_every_row_is_rejected_is_refused(cards):
         cards.run(spec)
 
 
+@pytest.mark.thorough
 def test_a_dry_run_publishes_nothing(cards):
     summary = cards.run(dry_run=True)
     assert (summary["status"], summary["rows_scored"], summary["rows_published"]) == ("dry_run", 3_000, None)
@@ -249,6 +254,7 @@ def test_a_run_that_broke_off_is_taken_up_where_it_stopped(cards, done):
     assert cards.published().num_rows == 3_000
 
 
+@pytest.mark.thorough
 def test_a_run_whose_shard_is_missing_scores_only_that_shard(cards):
     from nightscore.pipeline import score
     from nightscore.scoring.shard import score_shard
@@ -271,6 +277,7 @@ def test_new_data_is_a_new_run_even_if_the_last_one_broke_off(cards):
     assert summary["rows_published"] == 100
 
 
+@pytest.mark.thorough
 def test_the_frozen_rows_do_not_change_with_the_source(cards):
     run = start(cards.spec(), DAY, cards.services)
     run_stage(run, STAGES[0])
@@ -362,6 +369,7 @@ class Watched(LoggedProgress):
             self.reused.append(stage)
 
 
+@pytest.mark.thorough
 def test_a_broken_off_run_that_can_no_longer_be_completed_is_left_alone(cards):
     """Its frozen rows are about to expire, or time travel no longer reaches back to its snapshot."""
     old = start(cards.spec(), DAY, cards.services)

@@ -63,6 +63,7 @@ def test_a_replay_leaves_nothing_but_its_record(cards):
     assert left[0].endswith(".json")
 
 
+@pytest.mark.thorough
 def test_sums_may_differ_by_rounding_and_by_no_more(cards):
     run = cards.go(LinearRegression().fit(cards.inputs.to_pandas(), cards.outcome))
     found = replay(run)

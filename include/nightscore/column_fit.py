@@ -7,6 +7,7 @@ from typing import Literal
 from nightscore.registry.manifest import Input
 from nightscore.registry.signature import FEEDS
 from nightscore.registry.store import Version
+from nightscore.row_rules import columns_of
 from nightscore.snapshot_sql import PARTITION_TYPES
 from nightscore.source import KEY_TYPES
 from nightscore.spec import Spec
@@ -54,6 +55,8 @@ def compare_columns(
     readers: dict[str, dict[str, None]] = {}
     spelt: dict[str, str] = {}
     for reader, name in _readers(spec, inputs, challengers):
+        if reader == "rule" and name not in there:  # what a rule names is told by its text, and is BigQuery's to judge
+            continue
         readers.setdefault(name.lower(), {})[reader] = None
         spelt.setdefault(name.lower(), name)
     return tuple(_compared(spelt[name], there.get(name), tuple(by), inputs.get(name)) for name, by in readers.items())
@@ -64,7 +67,8 @@ def _readers(spec: Spec, inputs: Mapping[str, Input], challengers: Iterable[Vers
     yield "partition", spec.features.partition
     yield from (("key", name) for name in spec.features.keys)
     yield from (("model", item.name) for item in inputs.values())
-    yield from (("check", name) for item in spec.checks.features for name in item.columns)
+    yield from (("check", name) for item in spec.checks.features for name in item.reads)
+    yield from (("rule", name) for name in columns_of(spec.features.rules.values()))
     yield from (("challenger", item.name) for version in challengers for item in version.manifest.inputs)
 
 

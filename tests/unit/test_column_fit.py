@@ -2,7 +2,7 @@
 
 import pytest
 
-from nightscore.comparison import compare_columns
+from nightscore.column_fit import compare_columns
 from nightscore.registry.manifest import File, Input, Manifest
 from nightscore.registry.store import Version
 from nightscore.spec import Spec
