@@ -116,6 +116,13 @@ def test_a_spec_survives_its_own_json() -> None:
     assert SPEC.model_dump(mode="json")["keep"] == "30d"
 
 
+def test_an_expectation_reads_the_columns_of_its_row_condition_too() -> None:
+    gold = {"type": "comparison", "column": {"name": "product"}, "operator": "==", "parameter": "gold"}
+    both = {"type": "and", "conditions": [gold, {"type": "nullity", "column": {"name": "closed"}, "is_null": True}]}
+    item = Expectation(expect="expect_column_max_to_be_between", column="limit", max_value=9, row_condition=both)
+    assert (item.columns, item.reads) == (("limit",), ("limit", "product", "closed"))
+
+
 def test_derived_names() -> None:
     assert SPEC.dag_id == "score_credit_default"
     assert SPEC.source == "features.card_accounts"

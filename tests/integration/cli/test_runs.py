@@ -151,6 +151,10 @@ def test_pipelines_are_listed_broken_ones_too(cards, nightscore):
             ("checks.predictions[0].expect_column_mean_to_be_between.colum: unknown argument. Did you mean `column`?"),
         ),
         (
+            {"checks": {"predictions": [{"expect": "expect_column_mean_to_be_between", "column": "scor"}]}},
+            "expect_column_mean_to_be_between: predictions have no column 'scor'. Did you mean `score`?",
+        ),
+        (
             {"checks": {"features": {"suite": "suite.json"}}},
             "checks.features[0].expect_column_to_exist.colum: unknown argument. Did you mean `column`?",
         ),

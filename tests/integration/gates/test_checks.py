@@ -44,6 +44,15 @@ def expect(name: str, **arguments) -> Expectation:
     return Expectation(expect=f"expect_{name}", **arguments)
 
 
+def test_a_warning_of_the_spec_takes_nothing_from_the_same_check_that_is_always_on(table):
+    own = expect("column_values_to_be_unique", column="number")
+    found = check(table, own.model_copy(update={"severity": "warning"}), built_in=[own]).verdicts
+    assert [(item.severity, item.passed, item.built_in) for item in found] == [
+        ("critical", False, True),
+        ("warning", False, False),
+    ]
+
+
 def test_verdicts_stand_in_the_order_of_the_spec(table):
     own = [expect("compound_columns_to_be_unique", column_list=["branch", "account"])]
     asked = [

@@ -217,7 +217,24 @@ def test_too_many_rejected_rows_stop_the_run(cards):
 
 def test_a_night_of_which_every_row_is_rejected_is_refused(cards):
     spec = cards.spec(features={"reject": {"adult": "age >= 18"}}, checks={"max_rejected": "100%"})
+    quantile = {
+        "expect": "expect_column_quantile_values_to_be_between",
+        "column": "age",
+        "quantile_ranges": {"quantiles": [0.5], "value_ranges": [[18, 90]]},
+    }
+    spec = spec.model_copy(
+        update={"checks": cards.spec(checks={"max_rejected": "100%", "features": [quantile]}).checks}
+    )
     with pytest.raises(GateStoppedError, match="of 3,000 frozen rows none is left to score"):
+        cards.run(spec)
+    [row] = cards.sql(f"SELECT COUNT(*) AS n FROM nightscore_operations.quarantine WHERE pipeline = '{cards.name}'")
+    assert row["n"] == 3_000
+
+
+def test_a_query_that_gives_no_row_is_refused(cards):
+    (cards.folder / "none.sql").write_text("SELECT * FROM " + f"{cards.name}.features WHERE FALSE")
+    spec = cards.spec(features={"table": None, "sql": "none.sql"})
+    with pytest.raises(GateStoppedError, match="of 0 frozen rows none is left to score"):
         cards.run(spec)
 
 
