@@ -58,7 +58,7 @@ def test_every_benchmark_of_the_engine_is_here() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name in ("engine", "shard") else pytest.mark.thorough) for name in BENCHMARKS],
+    [pytest.param(name, marks=[] if name == "shard" else pytest.mark.thorough) for name in BENCHMARKS],
 )
 def test_a_benchmark_prints_its_ratios(name: str, bigquery_environment_path: Path) -> None:
     assert bigquery_environment_path.name == "bigquery-env"  # which the benchmark's own servers need

@@ -136,6 +136,7 @@ def assert_published(pipelines, cards, estimator, day, tolerance):
     return found
 
 
+@pytest.mark.thorough
 def test_from_file_to_predictions_by_command_line(shell, pipelines, cards, day):
     boosting = HistGradientBoostingClassifier(max_iter=30, random_state=0)
     whole, limit = prepare(shell, pipelines, cards, day, boosting)

@@ -62,7 +62,6 @@ def cards(bench):
     return bench
 
 
-@pytest.mark.thorough
 def test_every_row_is_published_once_with_the_models_own_score(cards):
     summary = cards.run()
     found = cards.published()
@@ -77,6 +76,7 @@ def test_every_row_is_published_once_with_the_models_own_score(cards):
     assert set(found["scored_at"].to_pylist()) == {dt.datetime.fromisoformat(summary["planned_at"])}
 
 
+@pytest.mark.thorough
 def test_linear_models_agree_within_rounding(cards):
     rows = cards.inputs.to_pandas().fillna(0)
     outcome = rows.balance > 1000
@@ -146,7 +146,6 @@ def test_a_refused_night_leaves_the_earlier_partition_untouched(cards):
     assert row == {"status": "refused", "stopped_at": "feature_gate", "rows_published": None}
 
 
-@pytest.mark.thorough
 def test_the_prediction_gate_refuses_before_publishing(cards):
     checks = {"predictions": [{"expect": "expect_column_max_to_be_between", "column": "score", "max_value": 0.1}]}
     with pytest.raises(GateStoppedError, match="prediction gate refused 3,000 rows"):
@@ -154,6 +153,7 @@ def test_the_prediction_gate_refuses_before_publishing(cards):
     assert cards.services.warehouse.find_table(f"{cards.name}.predictions") is None
 
 
+@pytest.mark.thorough
 def test_a_warning_is_recorded_and_publishes(cards):
     check = {"expect": "expect_column_max_to_be_between", "column": "age", "max_value": 30, "severity": "warning"}
     summary = cards.run(cards.spec(checks={"features": [check]}))
@@ -172,7 +172,6 @@ def test_repeated_and_missing_keys_are_always_refused(cards):
     assert failed["expect_column_values_to_not_be_null"]["failing_rows"] == 1
 
 
-@pytest.mark.thorough
 def test_an_input_that_the_model_takes_no_null_in_is_checked(cards):
     rows = cards.inputs.to_pandas().fillna(0)
     linear = LogisticRegression(max_iter=500).fit(rows, rows.balance > 1000)
@@ -205,6 +204,7 @@ def test_row_rules_keep_rows_out_and_put_them_into_quarantine(cards):
     assert again["n"] == len(bad)
 
 
+@pytest.mark.thorough
 def test_too_many_rejected_rows_stop_the_run(cards):
     old = sum(age > 60 for age in cards.table["age"].to_pylist())
     spec = cards.spec(features={"reject": {"old": "age > 60", "never": "age < 0"}}, checks={"max_rejected": "1%"})
@@ -238,13 +238,13 @@ def test_a_query_that_gives_no_row_is_refused(cards):
         cards.run(spec)
 
 
-@pytest.mark.thorough
 def test_a_dry_run_publishes_nothing(cards):
     summary = cards.run(dry_run=True)
     assert (summary["status"], summary["rows_scored"], summary["rows_published"]) == ("dry_run", 3_000, None)
     assert cards.services.warehouse.find_table(f"{cards.name}.predictions") is None
 
 
+@pytest.mark.thorough
 def test_another_model_can_be_asked_for(cards):
     other = HistGradientBoostingClassifier(max_iter=3, random_state=1)
     rows = cards.inputs.to_pandas()
@@ -271,7 +271,6 @@ def test_a_run_that_broke_off_is_taken_up_where_it_stopped(cards, done):
     assert cards.published().num_rows == 3_000
 
 
-@pytest.mark.thorough
 def test_a_run_whose_shard_is_missing_scores_only_that_shard(cards):
     from nightscore.pipeline import score
     from nightscore.scoring.shard import score_shard
@@ -285,6 +284,7 @@ def test_a_run_whose_shard_is_missing_scores_only_that_shard(cards):
     assert sum(receipt["rows"] for receipt in broken.records.receipts()) == 3_000
 
 
+@pytest.mark.thorough
 def test_new_data_is_a_new_run_even_if_the_last_one_broke_off(cards):
     broken = start(cards.spec(), DAY, cards.services)
     run_stage(broken, STAGES[0])
@@ -294,7 +294,6 @@ def test_new_data_is_a_new_run_even_if_the_last_one_broke_off(cards):
     assert summary["rows_published"] == 100
 
 
-@pytest.mark.thorough
 def test_the_frozen_rows_do_not_change_with_the_source(cards):
     run = start(cards.spec(), DAY, cards.services)
     run_stage(run, STAGES[0])
@@ -304,6 +303,7 @@ def test_the_frozen_rows_do_not_change_with_the_source(cards):
     assert finish(run)["rows_published"] == 3_000
 
 
+@pytest.mark.thorough
 def test_the_snapshot_and_the_staging_table_expire(cards):
     summary = cards.run(cards.spec(keep="7d"))
     prefix = f"{cards.name}__{summary['run_id'].replace('-', '')}"
@@ -386,7 +386,6 @@ class Watched(LoggedProgress):
             self.reused.append(stage)
 
 
-@pytest.mark.thorough
 def test_a_broken_off_run_that_can_no_longer_be_completed_is_left_alone(cards):
     """Its frozen rows are about to expire, or time travel no longer reaches back to its snapshot."""
     old = start(cards.spec(), DAY, cards.services)
@@ -405,6 +404,7 @@ def test_a_broken_off_run_that_can_no_longer_be_completed_is_left_alone(cards):
     assert start(cards.spec(), DAY, cards.services).plan.run_id == old.plan.run_id
 
 
+@pytest.mark.thorough
 def test_a_view_can_be_the_source(cards):
     cards.sql("CREATE VIEW {dataset}.recent AS SELECT * FROM {dataset}.features WHERE id < 701")
     summary = cards.run(cards.spec(features={"table": f"{cards.name}.recent"}))

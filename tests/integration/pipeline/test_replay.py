@@ -63,7 +63,6 @@ def test_a_replay_leaves_nothing_but_its_record(cards):
     assert left[0].endswith(".json")
 
 
-@pytest.mark.thorough
 def test_sums_may_differ_by_rounding_and_by_no_more(cards):
     run = cards.go(LinearRegression().fit(cards.inputs.to_pandas(), cards.outcome))
     found = replay(run)
@@ -76,6 +75,7 @@ def test_sums_may_differ_by_rounding_and_by_no_more(cards):
     assert found["largest"] == pytest.approx(1e-6, rel=1e-3)
 
 
+@pytest.mark.thorough
 def test_classes_are_compared_one_by_one(cards):
     labels = np.array(["low", "middle", "high"])[np.digitize(cards.outcome, [1100, 1400])]
     run = cards.go(LogisticRegression(max_iter=2000).fit(cards.inputs.to_pandas(), labels))
