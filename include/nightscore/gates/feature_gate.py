@@ -68,16 +68,17 @@ def _budgets(run: Run, frozen: Json) -> Iterator[Verdict]:
 
 
 def _budget(rule: str, rejected: int, rows: int, allowed: float, detail: str) -> Verdict:
+    passed = rejected <= (allowed if isinstance(allowed, int) else allowed * rows)
     return Verdict(
         expectation="max_rejected",
         column=rule,
         severity="critical",
-        passed=rejected <= (allowed if isinstance(allowed, int) else allowed * rows),
+        passed=passed,
         observed=f"{counted(rejected, 'rejected row')} ({rejected / max(rows, 1):.2%})"
         + (f": {detail}" if detail else ""),
         wanted=f"at most {budget_text(allowed)}",
         rows=rows,
-        failing_rows=rejected,
+        failing_rows=0 if passed else rejected,
     )
 
 

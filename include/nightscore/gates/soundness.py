@@ -103,13 +103,14 @@ def _sameness(run: Run, value: str, most: int, rows: int) -> Verdict:
     """Return the verdict on the share of the most frequent prediction; all the same stops a run of several rows."""
     share, limit = most / rows if rows else 0.0, run.spec.checks.max_same_score
     constant = rows > 1 and most == rows
+    passed = not constant and share <= max(limit, 1 / max(rows, 1))
     return Verdict(
         expectation="max_same_score",
         column=value,
         severity="critical" if constant else "warning",
-        passed=not constant and share <= max(limit, 1 / max(rows, 1)),
+        passed=passed,
         observed=f"{share:.2%} of the rows have one and the same",
         wanted=f"at most {limit:.2%}",
         rows=rows,
-        failing_rows=most,
+        failing_rows=0 if passed else most,
     )
