@@ -4,7 +4,8 @@ import datetime as dt
 import re
 
 from nightscore.errors import ConfigurationError, shorten
-from nightscore.spec import MODEL_NAME, ModelReference
+from nightscore.names import MODEL_NAME
+from nightscore.spec import ModelReference
 
 
 class ArgumentError(ConfigurationError):

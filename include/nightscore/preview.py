@@ -24,7 +24,8 @@ from nightscore.records import RunRecords
 from nightscore.registry.store import Version
 from nightscore.run import Services, utc_now
 from nightscore.source import LimitError
-from nightscore.spec import Compare, Expectation, Levels, Spec, budget_text
+from nightscore.spec import Compare, Expectation, Levels, Spec
+from nightscore.spec_values import budget_text
 from nightscore.timing import due_at, expected, expected_seconds, next_start, past_runs
 from nightscore.waiting import Watch, look_at
 

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -18,170 +17,34 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     ValidationInfo,
     WrapValidator,
     field_serializer,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from nightscore.conditions import Condition, Marker, parse_condition
 from nightscore.errors import ConfigurationError, shorten
-from nightscore.names import IDENTIFIER, TABLE
-
-PIPELINE_NAME = r"[a-z][a-z0-9_]{0,62}"
-MODEL_NAME = r"[a-z][a-z0-9_-]{0,99}"
-SQL_FILE = r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*\.sql"
-SUITE_FILE = SQL_FILE.replace("sql", "json")
+from nightscore.names import MODEL_NAME, PIPELINE_NAME, SQL_FILE, SUITE_FILE
+from nightscore.spec_values import (
+    Budget,
+    Bytes,
+    Challenger,
+    Column,
+    Days,
+    Level,
+    Share,
+    Span,
+    Table,
+    TimeOfDay,
+    condition_text,
+    parse_conditions,
+)
 
 # Columns that nightscore adds to the frozen table, and to the predictions.
 INTERNAL_COLUMNS = ("_key_hash", "_shard", "_rejected_by")
 OUTPUT_COLUMNS = ("score", "prediction", "probabilities", "model_version", "run_id", "scored_at")
-
-_SPANS = {
-    "s": dt.timedelta(seconds=1),
-    "m": dt.timedelta(minutes=1),
-    "h": dt.timedelta(hours=1),
-    "d": dt.timedelta(days=1),
-}
-_BYTE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15}
-
-
-def parse_bytes(value: object) -> object:
-    """Return a number of bytes from `200GB`; anything else is passed on for pydantic to judge.
-
-    >>> parse_bytes("1.5 GB")
-    1500000000
-    """
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGTP]?B?)\s*", value.upper())
-    if match is None or match[2] not in _BYTE_UNITS:
-        raise ValueError(f"{shorten(value)!r} is not a size; write it like 200GB")
-    return int(float(match[1]) * _BYTE_UNITS[match[2]])
-
-
-def parse_share(value: object) -> object:
-    """Return a share between 0 and 1 from `1%` or `0.01`.
-
-    >>> parse_share("1%")
-    0.01
-    """
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)
-    if match is None:
-        raise ValueError(f"{shorten(value)!r} is not a share; write it like 1% or 0.01")
-    return float(match[1]) / 100
-
-
-def parse_budget(value: object) -> object:
-    """Return a share from `1%` or `0.01`, and a number of rows from an integer.
-
-    >>> parse_budget("1%"), parse_budget(0.01), parse_budget(100)
-    (0.01, 0.01, 100)
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        if value < 0:
-            raise PydanticKnownError("greater_than_equal", {"ge": 0})
-        return value
-    value = parse_share(value)
-    if isinstance(value, bool) or not isinstance(value, float):
-        raise PydanticCustomError("budget_type", "must be a share like 1% or 0.01, or a number of rows")
-    if not 0 <= value <= 1:
-        raise PydanticCustomError("budget_share", "must be a share between 0 and 1, or a number of rows")
-    return value
-
-
-def budget_text(budget: float) -> str:
-    """Return a budget for people.
-
-    >>> budget_text(0.01), budget_text(1200)
-    ('1.00%', '1,200')
-    """
-    return f"{budget:,}" if isinstance(budget, int) else f"{budget:.2%}"
-
-
-def parse_days(value: object) -> object:
-    """Return a time span from `30d`.
-
-    >>> parse_days("30d")
-    datetime.timedelta(days=30)
-    """
-    if isinstance(value, dt.timedelta):
-        return value
-    match = re.fullmatch(r"\s*(\d{1,4})\s*d(?:ays?)?\s*", str(value))
-    if match is None:
-        raise ValueError(f"{shorten(value)!r} is not a time span in days; write it like 30d")
-    return dt.timedelta(days=int(match[1]))
-
-
-def parse_time(value: object) -> object:
-    """Return a time of day like `06:00`; anything but text is passed on for pydantic to judge.
-
-    >>> parse_time("06:00")
-    '06:00'
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        # YAML 1.1 counts in sixties: 22:30 is 1350.
-        raise ValueError(f'must be in quotes, like "06:00"; without them YAML reads {value}')  # noqa: TRY004
-    if isinstance(value, str) and not re.fullmatch(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]", value):
-        raise ValueError(f'{shorten(value)!r} is not a time of day; write it like "06:00"')
-    return value
-
-
-def parse_span(value: object) -> object:
-    """Return a time span from `90m`, `3h` or `2d`.
-
-    >>> parse_span("90m")
-    datetime.timedelta(seconds=5400)
-    """
-    if isinstance(value, dt.timedelta):
-        return value
-    match = re.fullmatch(r"\s*(\d{1,6})\s*([smhd])\s*", str(value))
-    if match is None:
-        raise ValueError(f"{shorten(value)!r} is not a time span; write it like 90m, 3h or 2d")
-    return int(match[1]) * _SPANS[match[2]]
-
-
-def span_text(span: dt.timedelta) -> str:
-    """Return a time span as a spec writes it, in whole seconds.
-
-    >>> span_text(dt.timedelta(hours=3)), span_text(dt.timedelta(minutes=90))
-    ('3h', '90m')
-    """
-    unit = next(unit for unit in reversed(_SPANS) if not span % _SPANS[unit] or unit == "s")
-    return f"{span // _SPANS[unit]}{unit}"
-
-
-def parse_conditions(value: object, parse_all: Callable[[object], tuple[str, ...]]) -> tuple[str, ...]:
-    """Return conditions as a tuple of texts from one text or a list of them."""
-    # A lone text is looked at here: as an item of a list, its fault would be told of a place that the file has not.
-    return (_condition(value),) if isinstance(value, str) else parse_all(value)
-
-
-def _condition(text: str) -> str:
-    return str(parse_condition(text))
-
-
-def parse_challenger(value: object) -> object:
-    """Return a model's alias, or the version number that digits mean.
-
-    >>> [parse_challenger("challenger"), parse_challenger("7"), parse_challenger(7)]
-    ['challenger', 7, 7]
-    """
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
-        value = int(value)
-    # A union of two types would report one fault for each of them.
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise PydanticCustomError("reference_type", "must be an alias or a version number")
-    if isinstance(value, int) and value < 1:
-        raise PydanticKnownError("greater_than_equal", {"ge": 1})
-    if isinstance(value, str) and not re.fullmatch(MODEL_NAME, value):
-        raise PydanticKnownError("string_pattern_mismatch", {"pattern": MODEL_NAME})
-    return value
 
 
 def _there_and_back(moment: dt.datetime, zone: dt.tzinfo) -> dt.datetime:
@@ -212,28 +75,6 @@ def skipped_tick(cron: str, timezone: str, year: int = 2027) -> dt.datetime | No
                 if croniter.match(cron, minute):
                     return minute
     return None
-
-
-Column = Annotated[str, Field(pattern=rf"^{IDENTIFIER}$")]
-Table = Annotated[str, Field(pattern=rf"^{TABLE}$")]
-Share = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=float | str), Field(ge=0, le=1)]
-Budget = Annotated[float | int, BeforeValidator(parse_budget, json_schema_input_type=float | int | str)]
-Level = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=float | str), Field(gt=0)]
-Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
-Challenger = Annotated[
-    Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")], BeforeValidator(parse_challenger)
-]
-TimeOfDay = Annotated[str, BeforeValidator(parse_time, json_schema_input_type=str)]
-Days = Annotated[
-    dt.timedelta,
-    BeforeValidator(parse_days, json_schema_input_type=str),
-    Field(gt=dt.timedelta(0), le=dt.timedelta(days=3650)),
-]
-Span = Annotated[
-    dt.timedelta,
-    BeforeValidator(parse_span, json_schema_input_type=str),
-    PlainSerializer(span_text, return_type=str),
-]
 
 
 class Part(BaseModel):
@@ -384,7 +225,7 @@ class Wait(Part):
     """How often it looks."""
 
     until: Annotated[
-        tuple[Annotated[str, AfterValidator(_condition)], ...],
+        tuple[Annotated[str, AfterValidator(condition_text)], ...],
         Field(min_length=1, max_length=8),
         WrapValidator(
             parse_conditions, json_schema_input_type=str | Annotated[list[str], Field(min_length=1, max_length=8)]

@@ -16,9 +16,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from nightscore.errors import ConfigurationError, listed, near_miss, shorten
+from nightscore.names import PIPELINE_NAME, SQL_FILE
 from nightscore.spec import (
-    PIPELINE_NAME,
-    SQL_FILE,
     Checks,
     Compare,
     Features,
@@ -31,8 +30,8 @@ from nightscore.spec import (
     Spec,
     SuiteFile,
     Wait,
-    span_text,
 )
+from nightscore.spec_values import span_text
 from nightscore.suites import SuiteError, read_suite
 
 SPEC_FILE = "pipeline.yaml"

@@ -13,7 +13,8 @@ from nightscore.conditions import Condition, Marker, Modified, RowCount
 from nightscore.errors import ConfigurationError, GateRefusedError, TransientError, near_miss, shorten
 from nightscore.progress import Progress
 from nightscore.snapshot_sql import PARTITION_TYPES, where_partition
-from nightscore.spec import Spec, span_text
+from nightscore.spec import Spec
+from nightscore.spec_values import span_text
 from nightscore.warehouse import Warehouse
 
 # How BigQuery calls the partition of a day, by the kind of partitions; hours begin with their day.

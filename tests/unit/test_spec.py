@@ -13,12 +13,8 @@ from nightscore.spec import (
     Expectation,
     Schedule,
     Spec,
-    parse_bytes,
-    parse_days,
-    parse_share,
-    parse_span,
-    span_text,
 )
+from nightscore.spec_values import parse_bytes, parse_days, parse_share, parse_span, span_text
 
 CONTENT: dict[str, Any] = {
     "name": "credit_default",

@@ -34,13 +34,12 @@ class Before:
 
 def last_before(bucket: Bucket, pipeline: str, partition: dt.date, task: str) -> Before | None:
     """Return what is live of the last partition before this one, or None where there is none of the same task."""
-    days = sorted((day for day in published_partitions(bucket, pipeline) if day < partition), reverse=True)
-    for day in days[:1]:
-        live = last_publication(bucket, pipeline, day)
-        found = live and RunRecords(bucket, pipeline, live["run_id"]).read("prediction_gate")
-        if live and found and found["task"] == task and found["figures"].get("rows"):
-            return Before(day, live["run_id"], found["figures"])
-    return None
+    day = max((day for day in published_partitions(bucket, pipeline) if day < partition), default=None)
+    live = last_publication(bucket, pipeline, day) if day else None
+    found = RunRecords(bucket, pipeline, live["run_id"]).read("prediction_gate") if live else None
+    if day is None or live is None or found is None or found["task"] != task or not found["figures"].get("rows"):
+        return None
+    return Before(day, live["run_id"], found["figures"])
 
 
 def compare(run: Run, task: str, figures: Mapping[str, Any]) -> list[Verdict]:

@@ -9,7 +9,8 @@ from nightscore.gates.gate import Leave, gate_record
 from nightscore.objects import Json
 from nightscore.registry.manifest import Input
 from nightscore.run import Run
-from nightscore.spec import Expectation, Spec, budget_text
+from nightscore.spec import Expectation, Spec
+from nightscore.spec_values import budget_text
 
 
 def feature_gate(run: Run) -> Json:

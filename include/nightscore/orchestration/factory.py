@@ -21,9 +21,10 @@ from airflow.sdk import (
     task,
 )
 
+from nightscore.names import MODEL_NAME, PIPELINE_NAME
 from nightscore.orchestration import tasks
 from nightscore.orchestration.waiting import WaitForData
-from nightscore.spec import MODEL_NAME, PIPELINE_NAME, Schedule, Spec
+from nightscore.spec import Schedule, Spec
 from nightscore.specs import SpecError, iter_specs
 
 START = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)  # backfills reach back to here
