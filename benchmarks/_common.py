@@ -20,6 +20,7 @@ from pyarrow import parquet
 from skops import io as skops_io
 
 from nightscore.registry.formats import sklearn_skops
+from nightscore.registry.libraries import require_installed
 from nightscore.registry.manifest import File, Input, Manifest, digest
 from nightscore.registry.model import Model
 from nightscore.scoring.engine import usable_cpus
@@ -128,23 +129,23 @@ def load_estimator(kind: str) -> Any:
 def load_model(kind: str, number: int = 1) -> Model:
     """Return the model as the registry loads it."""
     data = artifact(kind).read_bytes()
-    estimator = load_estimator(kind)
+    fitted = sklearn_skops.fitted(kind, load_estimator(kind))
     manifest = Manifest(
         name=kind,
         version=number,
         format="sklearn-skops",
-        estimator=type(estimator).__name__,
+        estimator=fitted.kind,
         task="binary",
         classes=("0", "1"),
         named_inputs=True,
         inputs=tuple(Input(name=name, type="double", nullable=False) for name in INPUTS),
         files={sklearn_skops.FILE: File(sha256=digest(data), size=len(data))},
-        libraries=sklearn_skops.libraries(),
+        libraries=require_installed(kind, sklearn_skops.LIBRARIES, sklearn_skops.EXTRA),
         sample_rows=FITTED_ROWS,
         created_at="2026-11-19T00:00:00+00:00",
         created_by="benchmark",
     )
-    return Model(manifest, digest(data), estimator, sklearn_skops.prepare(estimator, manifest.inputs, named=True))
+    return Model(manifest, digest(data), fitted, fitted.prepare(manifest.inputs, named=True))
 
 
 def constants(label: str) -> dict[str, pa.Scalar]:

@@ -8,7 +8,7 @@ import datetime as dt
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -146,12 +146,22 @@ class Bucket:
             return stored is not None and stored.data == data
         return True
 
-    def read(self, name: str) -> Stored | None:
-        """Return an object's bytes and generation, or None when there is no such object."""
+    def read(self, name: str, largest: int | None = None) -> Stored | None:
+        """Return an object's bytes and generation, or None when there is no such object.
+
+        Args:
+            name: the object's name.
+            largest: the size in bytes that is expected at most, > 0; of a larger object only one byte more is read. Its
+                checksum is then the caller's to compare.
+        """
         blob = self._bucket.blob(name)
         try:
             with _translated(f"reading {name}"):
-                data = blob.download_as_bytes()  # sets the blob's generation to that of the bytes
+                # Either sets the blob's generation to that of the bytes.
+                if largest is None:
+                    data = blob.download_as_bytes()
+                else:
+                    data = blob.download_as_bytes(end=largest, checksum=None)
         except _AbsentError:
             return None
         return Stored(data, int(blob.generation))
@@ -329,15 +339,3 @@ def _is_refusal(response: Any) -> bool:
     if response.status_code == 404:  # of the bucket, or of an upload that the server has forgotten
         return "bucket does not exist" in response.text
     return response.status_code in (400, 401, 403) and "crc32c" not in response.text.lower()
-
-
-def retry_swap(attempt: Callable[[], bool], doing: str, times: int = 20) -> None:
-    """Repeat a read-change-swap until it wins.
-
-    Raises:
-        ObjectStoreError: others won `times` times in a row.
-    """
-    for _ in range(times):
-        if attempt():
-            return
-    raise ObjectStoreError(doing, RuntimeError(f"others changed the object {times} times in a row"))

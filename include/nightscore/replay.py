@@ -14,7 +14,6 @@ from typing import Any
 from nightscore.errors import ConfigurationError, TransientError, listed, near_miss, shorten
 from nightscore.objects import Json
 from nightscore.predictions import columns_of
-from nightscore.registry.formats.sklearn_skops import is_reproducible
 from nightscore.registry.model import Model
 from nightscore.run import Run, utc_now
 from nightscore.scoring.checksum import Checksum, total
@@ -56,7 +55,7 @@ def replay(run: Run) -> Json:
             parts += [scored["part"]] if scored["part"] else []
             sums.append(Checksum.parse(scored["checksum"]))
         _load_table(run, table, parts, model.task)
-        limit = 0.0 if is_reproducible(model.estimator) else ROUNDING
+        limit = 0.0 if model.fitted.is_reproducible else ROUNDING
         figures = _compare(run, table, model, limit)
     finally:
         _discard(run, table, f"{run.records.prefix}replays/{name}/")
@@ -116,7 +115,7 @@ def replay_row(run: Run, key: Mapping[str, str]) -> Json:
     stored = _find_row(run, run.staging_table, key)
     old = {name: stored[name] for name in columns}
     [new] = score(_arrow_row(run, frozen), model).to_pylist()
-    limit = 0.0 if is_reproducible(model.estimator) else ROUNDING
+    limit = 0.0 if model.fitted.is_reproducible else ROUNDING
     difference = _difference(old, new)
     verdict = "equal" if difference <= limit else "different"
     return answer | {"old": old, "new": new, "difference": difference, "limit": limit, "verdict": verdict}

@@ -1,6 +1,7 @@
 """`nightscore models`: the registry."""
 
 import math
+import subprocess
 from pathlib import Path
 from typing import Annotated
 
@@ -9,29 +10,63 @@ import typer
 from nightscore.arguments import ArgumentError, parse_model
 from nightscore.cli.console import out, print_json, table
 from nightscore.objects import Json
+from nightscore.registry.examination import Facts
 
-app = typer.Typer(help="Models: register, list and show versions.", no_args_is_help=True)
+app = typer.Typer(
+    help="Models: register, list and show versions; move, roll back and explain aliases.", no_args_is_help=True
+)
+
+File = Annotated[
+    Path, typer.Argument(help="A fitted model: skops, ONNX, LightGBM's text or XGBoost's JSON; never a pickle.")
+]
+Sample = Annotated[Path, typer.Option(help="Parquet or CSV file of training rows; gives the signature.")]
+Classes = Annotated[
+    str | None, typer.Option(help="A classifier's labels, joined by commas, where the file does not hold them.")
+]
+Expected = Annotated[
+    str | None, typer.Option(help="The sample's column of the original's predictions, to compare with.")
+]
+Tolerance = Annotated[
+    float | None, typer.Option(min=0, help="By how much a prediction may differ from the original's.")
+]
 
 
 @app.command("register")
 def register(
     name: Annotated[str, typer.Argument(help="The model's name.")],
-    file: Annotated[Path, typer.Argument(help="A fitted scikit-learn estimator, saved by skops.io.dump.")],
-    sample: Annotated[Path, typer.Option(help="Parquet or CSV file of input rows; gives the signature.")],
-    alias: Annotated[str | None, typer.Option(help="An alias to move to the new version, like champion.")] = None,
+    file: File,
+    sample: Sample,
+    alias: Annotated[str | None, typer.Option(help="An alias to move to the new version, like challenger.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, as often as wanted.")] = None,
     description: Annotated[str, typer.Option(help="What this version is.")] = "",
+    owner: Annotated[str, typer.Option(help="The team that answers for it.")] = "",
+    training_data: Annotated[str, typer.Option(help="What it was fitted on: a table and its partitions, a URI.")] = "",
+    git_revision: Annotated[
+        str | None, typer.Option(help="The commit of the code that fitted it; by default the checkout's, if any.")
+    ] = None,
+    classes: Classes = None,
+    expected: Expected = None,
+    tolerance: Tolerance = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Store a file as the next version of a model, after auditing it and trying it on the sample."""
     from nightscore.cli.app import services
 
-    metrics = dict(_parse_metric(item) for item in metric or [])
-    version = services().registry.register(name, file, sample, alias=alias, metrics=metrics, description=description)
-    if as_json:
-        print_json({**version.manifest.model_dump(mode="json"), "digest": version.digest, "alias": alias})
-        return
+    facts = Facts(
+        metrics=dict(_parse_metric(item) for item in metric or []),
+        description=description,
+        owner=owner,
+        training_data=training_data,
+        git_revision=_checked_out() if git_revision is None else git_revision,
+        classes=_parse_classes(classes),
+        expected=expected,
+        tolerance=tolerance,
+    )
+    version = services().registry.register(name, file, sample, alias=alias, facts=facts)
     manifest = version.manifest
+    if as_json:
+        print_json({**manifest.model_dump(mode="json"), "digest": version.digest, "alias": alias})
+        return
     named = f", now {name}@{alias}" if alias else ""
     out.print(
         f"Registered {version.label}{named}: {manifest.estimator}, {manifest.task}, {len(manifest.inputs)} inputs, "
@@ -66,9 +101,11 @@ def list_models(
 def show_model(
     model: Annotated[str, typer.Argument(help="NAME, NAME@ALIAS or NAME@VERSION.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the model card as Markdown.")] = False,
 ) -> None:
-    """Show a version: its signature, metrics, files and libraries."""
+    """Show a version's model card: what it is, reads and predicts, who made it of what, and where it stands."""
     from nightscore.cli.app import services
+    from nightscore.registry.card import card, card_as_markdown
 
     registry = services().registry
     reference = parse_model(model)
@@ -76,31 +113,41 @@ def show_model(
         known = registry.versions(reference.name)
         reference = reference.model_copy(update={"alias": None, "version": known[-1] if known else 1})
     version = registry.resolve(reference)
-    manifest = version.manifest
     if as_json:
-        print_json({**manifest.model_dump(mode="json"), "digest": version.digest})
+        print_json({**version.manifest.model_dump(mode="json"), "digest": version.digest})
         return
-    lines = {
-        "estimator": f"{manifest.estimator} ({manifest.format})",
-        "task": manifest.task,
-        "classes": ", ".join(manifest.classes),
-        "digest": version.digest,
-        "registered": f"{manifest.created_at} by {manifest.created_by}",
-        "metrics": ", ".join(f"{name} {value:.6g}" for name, value in sorted(manifest.metrics.items())),
-        "libraries": ", ".join(f"{name} {number}" for name, number in sorted(manifest.libraries.items())),
-        "files": ", ".join(f"{name} ({file.size:,} bytes)" for name, file in sorted(manifest.files.items())),
-        "description": manifest.description,
-    }
-    made = table(version.label, "", "")
-    made.show_header = False
-    for name, value in lines.items():
-        if value:
-            made.add_row(name, value)
-    out.print(made)
-    inputs = table("inputs", "name", "type", "may be NULL")
-    for item in manifest.inputs:
-        inputs.add_row(item.name, item.type, "yes" if item.nullable else "no")
-    out.print(inputs)
+    told = card(version, registry.reference(version), list(registry.iter_aliases(version.manifest.name)))
+    if as_markdown:
+        out.print(card_as_markdown(told), markup=False, highlight=False, soft_wrap=True)
+        return
+    for part in told.parts:
+        made = table(part.title, *part.columns)
+        made.show_header = any(part.columns)
+        for row in part.rows:
+            made.add_row(*row)
+        out.print(made)
+
+
+@app.command("verify")
+def verify_models(
+    name: Annotated[str | None, typer.Argument(help="A model; by default all of them.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+) -> None:
+    """Hash every file of every version again, and check where every alias points; exit with 1 if something is wrong."""
+    from nightscore.cli.app import services
+    from nightscore.registry.verification import verify
+
+    found = list(verify(services().registry, name))
+    faulty = [item for item in found if item.faults]
+    if as_json:
+        print_json([item.to_json() for item in found])
+    else:
+        made = table("versions", "version", "files", "bytes", "finding")
+        for item in found:
+            made.add_row(item.label, str(item.files), f"{item.size:,}", "\n".join(item.faults or item.notes or ("ok",)))
+        out.print(made if found else "No models yet. Register one with `nightscore models register`.")
+    if faulty:
+        raise typer.Exit(1)
 
 
 def _parse_metric(text: str) -> tuple[str, float]:
@@ -112,3 +159,20 @@ def _parse_metric(text: str) -> tuple[str, float]:
     if not name.strip() or not math.isfinite(number):
         raise ArgumentError(f"--metric: {text!r} is not NAME=NUMBER.")
     return name.strip(), number
+
+
+def _parse_classes(text: str | None) -> tuple[str, ...]:
+    labels = tuple(label.strip() for label in (text or "").split(",")) if text else ()
+    if text is not None and (len(set(labels)) < max(len(labels), 2) or not all(labels)):
+        raise ArgumentError(f"--classes {text!r} are not labels; write at least two, each once, like good,bad.")
+    return labels
+
+
+def _checked_out() -> str:
+    """Return the commit that is checked out here, with `-dirty` where files were changed; empty outside a checkout."""
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.strip()

@@ -5,15 +5,16 @@ It is what a team's own training job does at its end: fit, measure, save by skop
 
 import datetime as dt
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nightscore.demo import portfolio
 from nightscore.demo.fill import FEATURES_TABLE, OUTCOMES_TABLE
-from nightscore.errors import ConfigurationError
+from nightscore.errors import ConfigurationError, listed
 from nightscore.progress import Tell, log
+from nightscore.registry.examination import Facts
 from nightscore.registry.store import Registry, Version
 from nightscore.run import Services
 from nightscore.spec import ModelReference
@@ -62,11 +63,12 @@ def train(services: Services, *, force: bool = False, progress: Tell = log.info)
         found = [registry.resolve(ModelReference(name=MODEL, alias=alias)) for alias in ALIASES]
         progress(f"{' and '.join(ALIASES)} of {MODEL} exist already: {' and '.join(v.label for v in found)}.")
         return found
-    rows = _read_rows(services.warehouse)
+    nights = _training_nights(services.warehouse)
+    rows = _read_rows(services.warehouse, nights)
     versions = []
     for alias in ALIASES:
         fitted = _fit(alias, rows)
-        versions.append(_register(registry, fitted, rows))
+        versions.append(_register(registry, fitted, rows, nights))
         progress(
             f"Registered {versions[-1].label} as {alias}: AUC {fitted.metrics['auc']:.3f}, Brier score "
             f"{fitted.metrics['brier']:.3f}, learned from {fitted.metrics['training_rows']:,.0f} rows."
@@ -74,11 +76,10 @@ def train(services: Services, *, force: bool = False, progress: Tell = log.info)
     return versions
 
 
-def _read_rows(warehouse: Warehouse) -> "pa.Table":
+def _read_rows(warehouse: Warehouse, nights: Sequence[dt.date]) -> "pa.Table":
     """Return features and outcomes of a few past nights, without the rows that the pipeline rejects."""
     from google.cloud import bigquery
 
-    nights = _training_nights(warehouse)
     where = " OR ".join(f"({rule})" for rule in portfolio.REJECT.values())
     names = ", ".join(f"f.{name}" for name in (portfolio.KEY, *INPUTS))
     keys = f"{portfolio.KEY}, {portfolio.PARTITION}"
@@ -192,7 +193,7 @@ def _challenger() -> tuple[Any, str]:
     return make_pipeline(prepare, trees), "Gradient-boosted trees, which see thresholds and interactions."
 
 
-def _register(registry: Registry, fitted: _Fitted, rows: "pa.Table") -> Version:
+def _register(registry: Registry, fitted: _Fitted, rows: "pa.Table", nights: Sequence[dt.date]) -> Version:
     from pyarrow import parquet
     from skops import io as skops_io
 
@@ -200,6 +201,10 @@ def _register(registry: Registry, fitted: _Fitted, rows: "pa.Table") -> Version:
         file, sample = Path(folder) / "model.skops", Path(folder) / "sample.parquet"
         skops_io.dump(fitted.estimator, file)
         parquet.write_table(rows.select(list(INPUTS)).slice(0, SAMPLE_ROWS), sample)
-        return registry.register(
-            MODEL, file, sample, alias=fitted.alias, metrics=fitted.metrics, description=fitted.description
+        facts = Facts(
+            metrics=fitted.metrics,
+            description=fitted.description,
+            owner="risk-ml",
+            training_data=f"{FEATURES_TABLE} and {OUTCOMES_TABLE} of {listed(sorted(nights))}",
         )
+        return registry.register(MODEL, file, sample, alias=fitted.alias, facts=facts)

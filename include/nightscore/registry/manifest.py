@@ -12,9 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from nightscore.objects import to_json
 
 MANIFEST_FILE = "manifest.json"
+REFERENCE_FILE = "reference.json"
+MOST_CATEGORIES = 1000
 
 Task = Literal["binary", "multiclass", "regression"]
 MissingText = Literal["nan", "none"]
+FormatName = Literal["sklearn-skops", "onnx", "lightgbm", "xgboost"]
 InputType = Literal["int64", "double", "float", "bool", "string", "category<string>", "category<int64>"]
 
 
@@ -29,11 +32,13 @@ class Input(_Part):
         name: the column's name as the estimator was fitted with it.
         type: Arrow type, or a pandas category of one.
         nullable: whether the model predicts a row in which it is NULL (tried at registration).
+        categories: the values of a category, as the sample's dictionary holds them, at most `MOST_CATEGORIES`.
     """
 
     name: str
     type: InputType
     nullable: bool
+    categories: tuple[int | str, ...] | None = None
 
 
 class File(_Part):
@@ -41,6 +46,27 @@ class File(_Part):
 
     sha256: str
     size: Annotated[int, Field(ge=0)]
+
+
+class Agreement(_Part):
+    """How closely a registered model predicts the sample as its original does.
+
+    Attributes:
+        original: whose predictions it was compared with: `file`, the file as its library reads it, or the sample's
+            column of that name.
+        rows: how many rows were compared.
+        largest: the largest difference; of values above 1, relative to them.
+        mean: the mean difference, likewise.
+        differing: rows that are not the same bits.
+        tolerance: the largest difference that was allowed.
+    """
+
+    original: str
+    rows: int
+    largest: FiniteFloat
+    mean: FiniteFloat
+    differing: int
+    tolerance: FiniteFloat
 
 
 class Manifest(_Part):
@@ -59,7 +85,11 @@ class Manifest(_Part):
         types: the classes that constructing it creates, beyond those its format trusts anyway.
         libraries: versions of what it was registered with.
         metrics: figures of its owner's choice.
+        training_data: what it was fitted on, as its owner says it: a table and its partitions, a URI.
         sample_rows: how many rows it was tried on.
+        agreement: how closely it predicts them as its original does; None of versions from before that was compared.
+        owner: the team that answers for it.
+        git_revision: the commit of the code that fitted it.
         created_at: UTC, ISO 8601.
         created_by: who registered it.
         description: for people.
@@ -67,7 +97,7 @@ class Manifest(_Part):
 
     name: str
     version: Annotated[int, Field(ge=1)]
-    format: Literal["sklearn-skops"]
+    format: FormatName
     estimator: str
     task: Task
     classes: tuple[str, ...] = ()
@@ -78,7 +108,11 @@ class Manifest(_Part):
     types: tuple[str, ...] = ()
     libraries: dict[str, str]
     metrics: dict[str, FiniteFloat] = {}
+    training_data: str = ""
     sample_rows: int
+    agreement: Agreement | None = None
+    owner: str = ""
+    git_revision: str = ""
     created_at: str
     created_by: str
     description: str = ""

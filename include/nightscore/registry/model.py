@@ -4,6 +4,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nightscore.registry.format import Fitted
 from nightscore.registry.manifest import Manifest
 from nightscore.registry.signature import Shape, decode
 
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded version; `shape` is what its estimator is given: a DataFrame or a float64 matrix."""
+    """A loaded version; `shape` is what `fitted` is given: a DataFrame or a float64 matrix."""
 
     manifest: Manifest
     digest: str
-    estimator: Any
+    fitted: Fitted
     shape: Shape
 
     @property
@@ -43,17 +44,12 @@ class Model:
         return self.shape, inputs, self.manifest.missing_text
 
     def decode(self, batch: "pa.RecordBatch | pa.Table") -> Any:
-        """Return a batch as the estimator takes it: a DataFrame, or a read-only float64 matrix (rows, inputs)."""
+        """Return a batch as the model takes it: a DataFrame, or a read-only float64 matrix (rows, inputs)."""
         return decode(batch, self.manifest.inputs, shape=self.shape, missing_text=self.manifest.missing_text)
 
     def predict_decoded(self, features: Any) -> "np.ndarray[Any, np.dtype[np.float64]]":
         """Return float64 predictions: probabilities, shape (rows, classes), or a regressor's values, shape (rows,)."""
-        import numpy as np
-
-        if self.manifest.task == "regression":
-            values = np.asarray(self.estimator.predict(features), dtype=np.float64)
-            return values.reshape(len(features))
-        return np.asarray(self.estimator.predict_proba(features), dtype=np.float64)
+        return self.fitted.predict(features)
 
     def predict(self, batch: "pa.RecordBatch | pa.Table") -> "np.ndarray[Any, np.dtype[np.float64]]":
         """Return what `predict_decoded` returns of the decoded batch."""

@@ -1,36 +1,38 @@
 """Versions and aliases of models in the bucket.
 
-    registry/models/<name>/versions/<n>/model.skops    created once
-    registry/models/<name>/versions/<n>/manifest.json  created once, last: with it the version exists
-    registry/models/<name>/aliases/<alias>.json        replaced by compare-and-swap, holds its own history
+    registry/models/<name>/versions/<n>/model.…          created once: with it the number is taken
+    registry/models/<name>/versions/<n>/reference.json   created once
+    registry/models/<name>/versions/<n>/manifest.json    created once, last: with it the version exists
+    registry/models/<name>/aliases/<alias>.json          replaced by compare-and-swap, holds its own history
 
 Loading reads in this order: resolve → read manifest → verify digest → audit types → construct.
 """
 
 import datetime as dt
-from collections.abc import Mapping
+import json
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from nightscore.arguments import require_name
 from nightscore.errors import ConfigurationError, listed, near_miss, shorten
-from nightscore.objects import Bucket, Json, retry_swap, to_json
-from nightscore.registry.formats import sklearn_skops
-from nightscore.registry.manifest import MANIFEST_FILE, File, Input, Manifest, digest
+from nightscore.objects import Bucket, Json
+from nightscore.registry.aliases import Alias, Kind, iter_aliases, move_alias, read_alias, require_known
+from nightscore.registry.examination import Examined, Facts, examine
+from nightscore.registry.formats import FORMATS
+from nightscore.registry.libraries import require_libraries
+from nightscore.registry.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest, digest
 from nightscore.registry.model import Model
-from nightscore.registry.signature import SampleError, input_type, read_sample, select_inputs
 from nightscore.settings import user_name
 from nightscore.spec import ModelReference
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 ROOT = "registry/models/"
-LARGEST_ARTIFACT = 2 * 2**30
-PROBE_ROWS = 32
+
+log = logging.getLogger(__name__)
 
 
 class ModelNotFoundError(ConfigurationError):
@@ -59,6 +61,14 @@ class Version:
         """`name/version`."""
         return f"{self.manifest.name}/{self.manifest.version}"
 
+    def require_libraries(self) -> list[str]:
+        """Check that the libraries installed here can be trusted with it; return a sentence for harmless differences.
+
+        Raises:
+            LibraryError: one is missing, or too different.
+        """
+        return require_libraries(self.label, self.manifest.libraries, FORMATS[self.manifest.format].EXTRA)
+
 
 class Registry:
     """The models of one bucket."""
@@ -77,101 +87,102 @@ class Registry:
 
     def aliases(self, name: str) -> dict[str, int]:
         """Return a model's aliases and the versions they point to."""
-        found: dict[str, int] = {}
-        for path in self.bucket.iter_names(f"{ROOT}{name}/aliases/"):
-            content = self.bucket.read_json(path)
-            if content is not None:
-                found[path.rsplit("/", 1)[-1].removesuffix(".json")] = int(content["version"])
-        return found
+        return {found.alias: found.version for found in self.iter_aliases(name) if found.version is not None}
+
+    def iter_aliases(self, name: str) -> Iterator[Alias]:
+        """Yield a model's aliases with their histories."""
+        return iter_aliases(self.bucket, f"{ROOT}{name}/aliases/", name)
+
+    def alias(self, name: str, alias: str) -> Alias:
+        """Return an alias as it is now; where there is none, one that points to nothing."""
+        return read_alias(self.bucket, f"{ROOT}{name}/aliases/", name, alias)
 
     def register(
-        self,
-        name: str,
-        file: Path,
-        sample: Path,
-        *,
-        alias: str | None = None,
-        metrics: Mapping[str, float] | None = None,
-        description: str = "",
+        self, name: str, file: Path, sample: Path, *, alias: str | None = None, facts: Facts | None = None
     ) -> Version:
         """Store a file as the next version of a model, after trying it on a sample.
 
         Args:
             name: the model's name.
-            file: a fitted scikit-learn estimator, saved by `skops.io.dump`.
-            sample: Parquet or CSV file of input rows; further columns are ignored where the estimator knows its names.
+            file: a fitted model, of one of `registry.formats`.
+            sample: Parquet or CSV file of input rows; further columns are ignored where the model knows its names.
             alias: an alias to move to the new version.
-            metrics: figures for people.
-            description: for people.
+            facts: what its owner says of it.
 
         Raises:
+            AliasMovedError: somebody else moved the alias meanwhile; the version is registered.
             ConfigurationError: the file is refused; nothing was stored, nothing of it was run.
         """
         require_name(name, "a model's name")
         if alias is not None:
             require_name(alias, "an alias")
-        if not file.is_file():
-            raise ModelNotFoundError(f"There is no model file {file}.")
-        if file.stat().st_size > LARGEST_ARTIFACT:
-            raise sklearn_skops.ArtifactError(f"{file} is larger than {LARGEST_ARTIFACT:,} bytes.")
-        data = file.read_bytes()
-        types = sklearn_skops.describe(file.name, data)
-        sklearn_skops.audit(file.name, types)
-        estimator = sklearn_skops.construct(file.name, data)
-        task, classes = sklearn_skops.task_of(file.name, estimator)
-        rows = read_sample(sample)
-        names = getattr(estimator, "feature_names_in_", None)
-        named = names is not None
-        rows = select_inputs(rows, None if names is None else list(names), getattr(estimator, "n_features_in_", None))
-        draft = Manifest(
-            name=name,
-            version=1,
-            format=sklearn_skops.FORMAT,
-            estimator=_class_name(estimator),
-            task=task,
-            classes=classes,
-            named_inputs=named,
-            inputs=tuple(
-                Input(name=field.name, type=input_type(field.name, field.type), nullable=False) for field in rows.schema
-            ),
-            missing_text=sklearn_skops.missing_text(estimator),
-            files={sklearn_skops.FILE: File(sha256=digest(data), size=len(data))},
-            types=types,
-            libraries=sklearn_skops.libraries(),
-            metrics=dict(metrics or {}),
-            sample_rows=rows.num_rows,
-            created_at=_now(),
-            created_by=user_name(),
-            description=description,
-        )
-        draft = draft.model_copy(update={"inputs": _probe(file.name, draft, estimator, rows)})
-        version = self._store(draft, data)
-        if alias:
-            self.move_alias(name, alias, version)
+        seen = self.alias(name, alias) if alias else None
+        version = self.store(examine(name, file, sample, facts))
+        if seen:
+            self.move_alias(seen, version, "registered", kind="register")
         return version
 
-    def move_alias(self, name: str, alias: str, version: Version, reason: str = "registered") -> None:
-        """Point an alias to a version, appending to its history."""
-        path = f"{ROOT}{name}/aliases/{alias}.json"
+    def store(self, examined: Examined) -> Version:
+        """Store an examined file as the next version of its model."""
+        draft = examined.manifest.model_copy(update={"created_at": _now(), "created_by": user_name()})
+        [artifact, *others] = examined.files
+        prefix = f"{ROOT}{draft.name}/versions/"
+        while True:
+            # A crash before the manifest leaves a number without one; it is skipped, never reused.
+            taken = [int(folder) for folder in self.bucket.iter_folders(prefix) if folder.isdigit()]
+            number = max(taken, default=0) + 1
+            if self.bucket.create_new(self._path(draft.name, number, artifact), examined.files[artifact]):
+                break
+        manifest = draft.model_copy(update={"version": number})
+        content = {**{file: examined.files[file] for file in others}, MANIFEST_FILE: manifest.to_bytes()}
+        for file, data in content.items():
+            if not self.bucket.create(self._path(draft.name, number, file), data):
+                raise ModelNotFoundError(
+                    f"The version {draft.name}/{number} was written by someone else; register again."
+                )
+        return Version(manifest, digest(manifest.to_bytes()))
 
-        def attempt() -> bool:
-            stored = self.bucket.read(path)
-            before = stored.json() if stored else {"history": []}
-            entry = {
-                "from": before.get("version"),
-                "to": version.manifest.version,
-                "at": _now(),
-                "by": user_name(),
-                "reason": reason,
-            }
-            content: Json = {
-                "version": version.manifest.version,
-                "digest": version.digest,
-                "history": [*before["history"], entry],
-            }
-            return self.bucket.swap(path, to_json(content), stored.generation if stored else 0)
+    def move_alias(
+        self, seen: Alias, version: Version, reason: str, *, kind: Kind = "promote", by: str | None = None, **more: Any
+    ) -> Alias:
+        """Point an alias to a version; return it as it is then.
 
-        retry_swap(attempt, f"moving the alias {alias} of {name}")
+        Args:
+            seen: the alias as it was when this was decided.
+            version: where to.
+            reason: why.
+            kind: what the move is.
+            by: who moves it; by default the user of this process.
+            more: what else its history shall hold.
+
+        Raises:
+            AliasMovedError: somebody else moved it meanwhile.
+        """
+        entry: Json = {
+            "to": version.manifest.version,
+            "digest": version.digest,
+            "at": _now(),
+            "by": by or user_name(),
+            "reason": reason,
+            "kind": kind,
+            **more,
+        }
+        return move_alias(self.bucket, f"{ROOT}{seen.name}/aliases/", seen, entry)
+
+    def roll_back(self, name: str, alias: str, reason: str) -> Alias:
+        """Point an alias to the version that its present one has replaced; return it as it is then.
+
+        Raises:
+            NoEarlierVersionError: there is no such alias, or nothing before.
+            DigestError: that version is no longer what it was.
+            AliasMovedError: somebody else moved it meanwhile.
+        """
+        self._require_model(name)
+        seen = require_known(self.alias(name, alias), self.iter_aliases(name))
+        number, wanted = seen.before()
+        version = self._read(name, number, wanted)
+        self.require_whole(version)
+        return self.move_alias(seen, version, reason, kind="rollback")
 
     def resolve(self, reference: ModelReference) -> Version:
         """Return the version that a reference means now.
@@ -180,17 +191,14 @@ class Registry:
             ModelNotFoundError: there is no such model, version or alias; names the near miss.
             DigestError: the manifest is not the one that the alias was pointed to.
         """
-        wanted: str | None = None
-        number = reference.version
-        if number is None:
-            alias = self.bucket.read_json(f"{ROOT}{reference.name}/aliases/{reference.alias_name}.json")
-            if alias is None:
-                self._require_model(reference.name)
-                known = sorted(self.aliases(reference.name))
-                hint = near_miss(reference.alias_name, known)
-                raise ModelNotFoundError(f"The model {reference.name} has no alias {reference.alias_name!r}. {hint}")
-            number, wanted = int(alias["version"]), str(alias["digest"])
-        return self._read(reference.name, number, wanted)
+        if reference.version is not None:
+            return self._read(reference.name, reference.version, None)
+        alias = self.alias(reference.name, reference.alias_name)
+        if alias.version is None:
+            self._require_model(reference.name)
+            hint = near_miss(reference.alias_name, sorted(self.aliases(reference.name)))
+            raise ModelNotFoundError(f"The model {reference.name} has no alias {reference.alias_name!r}. {hint}")
+        return self._read(reference.name, alias.version, alias.digest)
 
     def load(self, version: Version) -> Model:
         """Construct a resolved version: verify the digest, audit the types, and only then create anything.
@@ -198,19 +206,16 @@ class Registry:
         Raises:
             DigestError: the stored file is not the registered one.
             UntrustedTypesError: it would create a class that is not on our list.
+            LibraryError: a library is missing here, or too different.
         """
         manifest = version.manifest
-        path = self._path(manifest.name, manifest.version, sklearn_skops.FILE)
-        stored = self.bucket.read(path)
-        if stored is None:
-            raise ModelNotFoundError(f"{self.bucket.uri(path)} is gone; the version {version.label} cannot be loaded.")
-        wanted = manifest.files[sklearn_skops.FILE].sha256
-        if digest(stored.data) != wanted:
-            raise DigestError(self.bucket.uri(path), wanted, digest(stored.data))
-        sklearn_skops.audit(version.label, sklearn_skops.describe(version.label, stored.data))
-        estimator = sklearn_skops.construct(version.label, stored.data)
-        shape = sklearn_skops.prepare(estimator, manifest.inputs, named=manifest.named_inputs)
-        return Model(manifest, version.digest, estimator, shape)
+        form = FORMATS[manifest.format]
+        for warning in version.require_libraries():
+            log.warning("%s", warning)
+        data = self.read_file(version, form.FILE)
+        form.audit(version.label, form.describe(version.label, data))
+        fitted = form.fitted(version.label, form.construct(version.label, data), manifest.classes)
+        return Model(manifest, version.digest, fitted, fitted.prepare(manifest.inputs, named=manifest.named_inputs))
 
     def load_manifest(self, name: str, version: int, wanted_digest: str) -> Version:
         """Return the version that a plan pinned, without constructing the model.
@@ -227,6 +232,43 @@ class Registry:
             DigestError: the manifest or the file is not what was planned.
         """
         return self.load(self._read(name, version, wanted_digest))
+
+    def reference(self, version: Version) -> Json | None:
+        """Return the reference histograms of a version, or None of one that was registered without.
+
+        Raises:
+            DigestError: the stored file is not the registered one.
+        """
+        if REFERENCE_FILE not in version.manifest.files:
+            return None
+        content: Json = json.loads(self.read_file(version, REFERENCE_FILE))
+        return content
+
+    def read_file(self, version: Version, file: str) -> bytes:
+        """Return one of a version's files, verified.
+
+        Raises:
+            DigestError: it is not the registered one.
+            ModelNotFoundError: it is gone.
+        """
+        path = self._path(version.manifest.name, version.manifest.version, file)
+        wanted = version.manifest.files[file]
+        stored = self.bucket.read(path, largest=wanted.size)
+        if stored is None:
+            raise ModelNotFoundError(f"{self.bucket.uri(path)} is gone; the version {version.label} cannot be loaded.")
+        if digest(stored.data) != wanted.sha256:
+            raise DigestError(self.bucket.uri(path), wanted.sha256, digest(stored.data))
+        return stored.data
+
+    def require_whole(self, version: Version) -> None:
+        """Check that every file of a version is the registered one.
+
+        Raises:
+            DigestError: one is not.
+            ModelNotFoundError: one is gone.
+        """
+        for file in version.manifest.files:
+            self.read_file(version, file)
 
     def _read(self, name: str, number: int, wanted: str | None) -> Version:
         path = self._path(name, number, MANIFEST_FILE)
@@ -251,58 +293,9 @@ class Registry:
             hint = near_miss(name, known) if known else "Register one with `nightscore models register`."
             raise ModelNotFoundError(f"There is no model {shorten(name)!r} in {self.bucket.uri(ROOT)}. {hint}")
 
-    def _store(self, draft: Manifest, data: bytes) -> Version:
-        """Take the next free number by creating its artifact; the manifest, written last, makes the version exist."""
-        prefix = f"{ROOT}{draft.name}/versions/"
-        while True:
-            # A crash between the two writes leaves a number without a manifest; it is skipped, never reused.
-            taken = [int(folder) for folder in self.bucket.iter_folders(prefix) if folder.isdigit()]
-            number = max(taken, default=0) + 1
-            if self.bucket.create_new(self._path(draft.name, number, sklearn_skops.FILE), data):
-                break
-        manifest = draft.model_copy(update={"version": number})
-        if not self.bucket.create(self._path(draft.name, number, MANIFEST_FILE), manifest.to_bytes()):
-            raise ModelNotFoundError(f"The version {draft.name}/{number} was written by someone else; register again.")
-        return Version(manifest, digest(manifest.to_bytes()))
-
     @staticmethod
     def _path(name: str, version: int, file: str) -> str:
         return f"{ROOT}{name}/versions/{version}/{file}"
-
-
-def _probe(what: str, draft: Manifest, estimator: Any, rows: "pa.Table") -> tuple[Input, ...]:
-    """Predict the sample, and then each column as NULL on a few rows, which tells the inputs that may be NULL."""
-    import numpy as np
-    import pyarrow as pa
-
-    model = Model(draft, "", estimator, sklearn_skops.prepare(estimator, draft.inputs, named=draft.named_inputs))
-    try:
-        predictions = model.predict(rows)
-    except Exception as error:
-        # The estimator is its author's: whatever it raises, the message belongs to them.
-        raise SampleError(f"The estimator in {what} cannot predict the sample: {shorten(error, 400)}") from error
-    if not np.isfinite(predictions).all():
-        count = int((~np.isfinite(predictions)).sum())
-        raise SampleError(f"The estimator in {what} predicts {count} values of the sample as NaN or infinite.")
-    shape = (rows.num_rows, len(draft.classes)) if draft.classes else (rows.num_rows,)
-    if predictions.shape != shape:
-        raise SampleError(f"The estimator in {what} predicts the shape {predictions.shape}; {shape} was expected.")
-    few = rows.slice(0, PROBE_ROWS)
-    inputs: list[Input] = []
-    for index, item in enumerate(draft.inputs):
-        nulls = few.set_column(index, few.schema.field(index), pa.nulls(few.num_rows, few.schema.field(index).type))
-        try:
-            nullable = bool(np.isfinite(model.predict(nulls)).all())
-        except Exception:  # noqa: BLE001 - the estimator's own way of saying that it takes no NULL here
-            nullable = False
-        inputs.append(item.model_copy(update={"nullable": nullable}))
-    return tuple(inputs)
-
-
-def _class_name(estimator: Any) -> str:
-    final = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
-    inner = "" if final is estimator else f"({type(final).__name__})"
-    return f"{type(estimator).__name__}{inner}"
 
 
 def _now() -> str:

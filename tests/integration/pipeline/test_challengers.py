@@ -372,7 +372,8 @@ def test_an_alias_that_does_not_exist_is_left_out_with_its_near_miss(cards):
 @pytest.mark.thorough
 def test_the_champion_itself_is_no_challenger(cards):
     version = challenge(cards, boosting(1), ["balance"])
-    cards.services.registry.move_alias(cards.name, "champion", version, "promoted")
+    registry = cards.services.registry
+    registry.move_alias(registry.alias(cards.name, "champion"), version, "promoted")
     plan = planned(cards, "challenger", 1)
     assert [pinned.version for pinned in plan.challengers] == [1]
     assert plan.left_out == {

@@ -28,7 +28,10 @@ from skops import io as skops_io
 
 from nightscore.arguments import ArgumentError
 from nightscore.objects import to_json
-from nightscore.registry.formats.sklearn_skops import ArtifactError, UntrustedTypesError
+from nightscore.registry.aliases import AliasMovedError
+from nightscore.registry.examination import Facts, ModelFileError
+from nightscore.registry.format import ArtifactError
+from nightscore.registry.formats.sklearn_skops import UntrustedTypesError
 from nightscore.registry.manifest import digest
 from nightscore.registry.signature import SampleError
 from nightscore.registry.store import DigestError, ModelNotFoundError, Registry, Version
@@ -115,8 +118,15 @@ def champion(desk: Desk) -> ModelReference:
 def test_a_model_goes_in_and_comes_out(desk: Desk) -> None:
     fitted = by_name().fit(FRAME, LABEL)
     with_more = FRAME.assign(note="x")[["note", "sex", "limit_bal", "age"]]
-    version = desk.register(fitted, with_more, alias="champion", metrics={"auc": 0.75}, description="The first.")
-    assert desk.objects() == ["aliases/champion.json", "versions/1/manifest.json", "versions/1/model.skops"]
+    version = desk.register(
+        fitted, with_more, alias="champion", facts=Facts(metrics={"auc": 0.75}, description="The first.")
+    )
+    assert desk.objects() == [
+        "aliases/champion.json",
+        "versions/1/manifest.json",
+        "versions/1/model.skops",
+        "versions/1/reference.json",
+    ]
 
     found = desk.registry.resolve(champion(desk))
     assert found == version
@@ -154,8 +164,11 @@ def test_versions_are_numbered_and_stay_what_they_are(desk: Desk) -> None:
 def test_an_alias_moves_and_remembers(desk: Desk) -> None:
     first = desk.register(logistic().fit(NUMBERS, LABEL), alias="champion")
     second = desk.register(logistic().fit(NUMBERS, 1 - LABEL), alias="challenger")
-    desk.registry.move_alias(desk.name, "champion", second, reason="better on October")
-    desk.registry.move_alias(desk.name, "champion", first, reason="rolled back")
+    promoted = desk.registry.move_alias(desk.registry.alias(desk.name, "champion"), second, "better on October")
+    assert (promoted.version, promoted.digest) == (2, second.digest)
+    assert desk.registry.resolve(champion(desk)) == second
+    rolled_back = desk.registry.roll_back(desk.name, "champion", "rolled back")
+    assert (rolled_back.version, rolled_back.digest) == (1, first.digest)
     assert desk.registry.resolve(champion(desk)) == first
     assert desk.registry.aliases(desk.name) == {"champion": 1, "challenger": 2}
     assert [(entry["from"], entry["to"], entry["reason"]) for entry in desk.history("champion")] == [
@@ -220,20 +233,32 @@ def test_eight_registrations_at_once_give_eight_versions(desk: Desk, settings: S
         assert desk.registry.resolve(ModelReference(name=desk.name, version=number)) == version
 
 
-def test_aliases_that_move_at_once_lose_no_entry(desk: Desk, settings: Settings) -> None:
+def test_of_aliases_that_move_at_once_one_moves_and_the_others_are_told(desk: Desk, settings: Settings) -> None:
     versions = [desk.register(logistic().fit(NUMBERS, LABEL)) for _ in range(2)]
     registries = [build_services(settings).registry for _ in range(6)]
+    told: list[str] = []
+    barrier = threading.Barrier(6)
 
-    def move(index: int) -> None:
+    def move(index: int) -> int:
+        won = 0
         for step in range(3):
-            registries[index].move_alias(desk.name, "champion", versions[step % 2], reason=f"{index}.{step}")
+            seen = registries[index].alias(desk.name, "champion")
+            barrier.wait()
+            try:
+                registries[index].move_alias(seen, versions[step % 2], f"{index}.{step}")
+                won += 1
+            except AliasMovedError as error:
+                told.append(str(error))
+            barrier.wait()
+        return won
 
-    together(6, move)
+    assert sum(together(6, move)) == 3
+    assert len(told) == 15
+    assert all(f"{desk.name}@champion was moved to {desk.name}/" in words for words in told)
     history = desk.history("champion")
-    assert sorted(entry["reason"] for entry in history) == sorted(f"{i}.{s}" for i in range(6) for s in range(3))
-    assert history[0]["from"] is None
-    assert [entry["from"] for entry in history[1:]] == [entry["to"] for entry in history[:-1]]
-    assert desk.registry.aliases(desk.name)["champion"] == history[-1]["to"]
+    assert [entry["reason"].split(".")[1] for entry in history] == ["0", "1", "2"]
+    assert [entry["from"] for entry in history] == [None, 1, 2]
+    assert [entry["to"] for entry in history] == [1, 2, 1]
 
 
 # --- crashes and tampering ---
@@ -401,7 +426,7 @@ REFUSALS: list[tuple[Callable[[Desk], tuple[Path, Path]], type[Exception], str]]
     (Refusals.no_rows, SampleError, "holds no row"),
     (Refusals.not_finite, SampleError, f"predicts {ROWS} values of the sample as NaN or infinite"),
     (Refusals.unfitted, ArtifactError, "holds no fitted estimator"),
-    (Refusals.no_file, ModelNotFoundError, "There is no model file"),
+    (Refusals.no_file, ModelFileError, "There is no model file"),
 ]
 
 
@@ -440,7 +465,7 @@ def test_a_malformed_name_is_refused(desk: Desk, name: str) -> None:
 
 def test_a_metric_that_is_no_number_is_refused(desk: Desk) -> None:
     with pytest.raises(ValueError, match="finite"):
-        desk.register(logistic().fit(NUMBERS, LABEL), metrics={"auc": float("nan")})
+        desk.register(logistic().fit(NUMBERS, LABEL), facts=Facts(metrics={"auc": float("nan")}))
     assert desk.objects() == []
 
 

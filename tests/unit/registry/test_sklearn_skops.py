@@ -60,9 +60,10 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from skops import io as skops_io
 
+from nightscore.registry.format import ArtifactError
+from nightscore.registry.formats import recognise
 from nightscore.registry.formats.sklearn_skops import (
     ALLOWED_TYPES,
-    ArtifactError,
     UntrustedTypesError,
     audit,
     construct,
@@ -293,10 +294,11 @@ def test_a_pickle_is_refused_and_not_run(make: Callable[[Any, Path], bytes], tmp
     canary = tmp_path / "canary"
     data = make(Canary(canary), tmp_path)
     with pytest.raises(ArtifactError) as caught:
-        describe("model.pkl", data)
+        recognise("model.pkl", data)
     assert str(caught.value) == (
-        "model.pkl looks like a pickle. Loading a pickle runs whatever code it holds, so it is refused. Save the "
-        "fitted estimator with `skops.io.dump(estimator, file)`."
+        "model.pkl looks like a pickle. Loading a pickle runs whatever code it holds, so it is refused. Save a "
+        "fitted scikit-learn estimator with `skops.io.dump(estimator, file)`, and other models in the format of their own "
+        "library."
     )
     assert not canary.exists()
 

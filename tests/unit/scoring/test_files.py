@@ -25,7 +25,7 @@ FRAME = TABLE.select(["a", "b"]).to_pandas()
 
 
 def model_of(estimator: Any, task: Any, classes: tuple[str, ...] = ()) -> Model:
-    constructed = sklearn_skops.construct("a test", skops_io.dumps(estimator))
+    fitted = sklearn_skops.fitted("a test", sklearn_skops.construct("a test", skops_io.dumps(estimator)))
     inputs = tuple(Input(name=name, type="double", nullable=False) for name in FRAME)
     manifest = Manifest(
         name="test",
@@ -42,7 +42,7 @@ def model_of(estimator: Any, task: Any, classes: tuple[str, ...] = ()) -> Model:
         created_at="now",
         created_by="test",
     )
-    return Model(manifest, "0" * 64, constructed, sklearn_skops.prepare(constructed, inputs, named=True))
+    return Model(manifest, "0" * 64, fitted, fitted.prepare(inputs, named=True))
 
 
 @pytest.fixture

@@ -7,15 +7,23 @@ importing any. What may be created is decided here, by a list in our code; nothi
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 from nightscore.errors import ConfigurationError, listed, shorten
-from nightscore.registry.manifest import Input, MissingText, Task
+from nightscore.registry.format import ArtifactError
+from nightscore.registry.manifest import FormatName, Input, MissingText, Task
 from nightscore.registry.signature import NUMBERS, Shape
 
-FORMAT = "sklearn-skops"
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT: FormatName = "sklearn-skops"
 FILE = "model.skops"
+LIBRARIES = ("numpy", "scikit-learn", "scipy", "skops")
+EXTRA: Final[str | None] = None
+TOLERANCE = 1e-12
 
 # Beyond what skops trusts by itself (scikit-learn's public estimators, NumPy and SciPy data). Each holds data, or is a
 # function that only converts data. Search trees of nearest neighbours are left out: their C code trusts its arrays, and
@@ -66,12 +74,6 @@ _ROW_BY_ROW = (
     "sklearn.utils.",
 )
 
-_PICKLES = (b"\x80", b"(", b"c", b"]", b"}")  # how protocols 2+, 1 and 0 begin
-
-
-class ArtifactError(ConfigurationError):
-    """A model file is not of this format, or damaged."""
-
 
 class UntrustedTypesError(ConfigurationError):
     """A model file would create classes that are not on our list; nothing of it was run."""
@@ -84,6 +86,11 @@ class UntrustedTypesError(ConfigurationError):
         self.types = tuple(types)
 
 
+def looks_like(data: bytes) -> bool:
+    """Return whether a file is a zip, or was one before it was cut off."""
+    return data[:4] == b"PK\x03\x04" or zipfile.is_zipfile(io.BytesIO(data))
+
+
 def describe(what: str, data: bytes) -> tuple[str, ...]:
     """Return the names of the classes a file would create beyond those skops trusts, creating and importing none.
 
@@ -93,11 +100,6 @@ def describe(what: str, data: bytes) -> tuple[str, ...]:
     from skops import io as skops_io
 
     if not zipfile.is_zipfile(io.BytesIO(data)):
-        if data[:1] in _PICKLES or data[:2] == b"\x1f\x8b":
-            raise ArtifactError(
-                f"{what} looks like a pickle. Loading a pickle runs whatever code it holds, so it is refused. Save the "
-                "fitted estimator with `skops.io.dump(estimator, file)`."
-            )
         raise ArtifactError(f"{what} is not a skops file. Write it with `skops.io.dump(estimator, file)`.")
     try:
         return tuple(skops_io.get_untrusted_types(data=data))
@@ -130,6 +132,68 @@ def construct(what: str, data: bytes) -> Any:
     except Exception as error:
         # Anything may go wrong between two versions of scikit-learn; the manifest says which one wrote the file.
         raise ArtifactError(f"{what} cannot be loaded here: {shorten(error, 400)}") from error
+
+
+@dataclass(frozen=True)
+class SklearnModel:
+    """A scikit-learn estimator as scoring needs it."""
+
+    estimator: Any
+    task: Task
+    classes: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """Its class, and of a pipeline the last step's."""
+        final = self.estimator.steps[-1][1] if hasattr(self.estimator, "steps") else self.estimator
+        inner = "" if final is self.estimator else f"({type(final).__name__})"
+        return f"{type(self.estimator).__name__}{inner}"
+
+    @cached_property
+    def names(self) -> tuple[str, ...] | None:
+        """The columns that it was fitted on, if it was fitted on a DataFrame."""
+        found = getattr(self.estimator, "feature_names_in_", None)
+        return None if found is None else tuple(str(name) for name in found)
+
+    @property
+    def count(self) -> int | None:
+        """How many columns it was fitted on."""
+        found = getattr(self.estimator, "n_features_in_", None)
+        return None if found is None else int(found)
+
+    @property
+    def missing_text(self) -> MissingText:
+        """How missing text looked when it was fitted."""
+        return missing_text(self.estimator)
+
+    @property
+    def is_reproducible(self) -> bool:
+        """Whether it predicts the same bits for a row wherever it is computed."""
+        return is_reproducible(self.estimator)
+
+    def prepare(self, inputs: Sequence[Input], *, named: bool) -> Shape:
+        """Make the estimator ready to score, see `prepare` of this module."""
+        return prepare(self.estimator, inputs, named=named)
+
+    def predict(self, features: Any) -> "np.ndarray[Any, np.dtype[np.float64]]":
+        """Return probabilities, or a regressor's values."""
+        import numpy as np
+
+        if self.task == "regression":
+            return np.asarray(self.estimator.predict(features), dtype=np.float64).reshape(len(features))
+        return np.asarray(self.estimator.predict_proba(features), dtype=np.float64)
+
+
+def fitted(what: str, constructed: Any, classes: Sequence[str] = ()) -> SklearnModel:
+    """Return a constructed estimator as what scoring needs; its labels are its own, and `classes` may only agree.
+
+    Raises:
+        ArtifactError: it cannot score, or has other labels.
+    """
+    task, own = task_of(what, constructed)
+    if classes and tuple(classes) != own:
+        raise ArtifactError(f"{what} predicts the classes {listed(own)}, and not {listed(classes)}.")
+    return SklearnModel(constructed, task, own)
 
 
 def missing_text(estimator: Any) -> MissingText:
@@ -217,11 +281,6 @@ def _parts(estimator: Any) -> Iterator[Any]:
         elif type(found).__module__.startswith("sklearn.") and hasattr(found, "__dict__"):
             yield found
             waiting.extend(vars(found).values())
-
-
-def libraries() -> dict[str, str]:
-    """Return the versions of the libraries that decide what a prediction is."""
-    return {name: version(name) for name in ("numpy", "scikit-learn", "scipy", "skops")}
 
 
 def task_of(what: str, estimator: Any) -> tuple[Task, tuple[str, ...]]:
