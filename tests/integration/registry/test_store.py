@@ -237,7 +237,7 @@ def test_of_aliases_that_move_at_once_one_moves_and_the_others_are_told(desk: De
     versions = [desk.register(logistic().fit(NUMBERS, LABEL)) for _ in range(2)]
     registries = [build_services(settings).registry for _ in range(6)]
     told: list[str] = []
-    barrier = threading.Barrier(6)
+    barrier = threading.Barrier(6, timeout=60)
 
     def move(index: int) -> int:
         won = 0

@@ -16,7 +16,7 @@ CONTENT: dict[str, Any] = {
     "task": "binary",
     "classes": ["no", "yes"],
     "named_inputs": True,
-    "inputs": [{"name": "age", "type": "int64", "nullable": False}],
+    "inputs": [{"name": "age", "type": "int64", "nullable": False, "categories": None}],
     "files": {"model.skops": {"sha256": "ab" * 32, "size": 12}},
     "types": ["numpy.dtype"],
     "libraries": {"scikit-learn": "1.9.1"},

@@ -297,8 +297,8 @@ def test_a_pickle_is_refused_and_not_run(make: Callable[[Any, Path], bytes], tmp
         recognise("model.pkl", data)
     assert str(caught.value) == (
         "model.pkl looks like a pickle. Loading a pickle runs whatever code it holds, so it is refused. Save a "
-        "fitted scikit-learn estimator with `skops.io.dump(estimator, file)`, and other models in the format of their own "
-        "library."
+        "fitted scikit-learn estimator with `skops.io.dump(estimator, file)`, and other models in the format of "
+        "their own library."
     )
     assert not canary.exists()
 
