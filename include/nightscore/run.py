@@ -101,7 +101,7 @@ def build_services(config: Settings) -> Services:
 
     bucket = Bucket(build_storage(config), config.bucket)
     reader = functools.cache(lambda: build_bigquery_storage(config))
-    return Services(Warehouse(config, build_bigquery(config), reader), bucket, Registry(bucket))
+    return Services(Warehouse(config, build_bigquery(config), reader), bucket, Registry(bucket, config.trusted_signers))
 
 
 def take_lease(

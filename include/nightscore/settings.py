@@ -42,6 +42,8 @@ class Settings:
         pipelines_dir: folder with one folder per pipeline.
         price_per_tib: price of 2^40 bytes of on-demand queries.
         currency: the price's currency, as a code of three letters.
+        trusted_signers: folder of public keys and identities; where it is given, only models that one of them has
+            signed are loaded.
         lease_seconds: after this time without a sign of life another run may take a partition over.
         bigquery_host, bigquery_storage_host, storage_host: local servers; None means Google's own endpoints.
     """
@@ -55,6 +57,7 @@ class Settings:
     lease_seconds: int = 60
     price_per_tib: float = 6.25
     currency: str = "USD"
+    trusted_signers: Path | None = None
     bigquery_host: str | None = None
     bigquery_storage_host: str | None = None
     storage_host: str | None = None
@@ -111,7 +114,13 @@ def read_settings(environment: Mapping[str, str], root: Path | None = None) -> S
         raise SettingError(
             _HOSTS["bigquery_storage_host"], None, "It is the host:port of the local storage gRPC service."
         )
-    return Settings(**found, **hosts, pipelines_dir=_pipelines_dir(environment, root or Path()))
+    signers = values.get("NIGHTSCORE_TRUSTED_SIGNERS")
+    return Settings(
+        **found,
+        **hosts,
+        trusted_signers=Path(signers) if signers else None,
+        pipelines_dir=_pipelines_dir(environment, root or Path()),
+    )
 
 
 def project_root(start: Path | None = None) -> Path:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nightscore.arguments import ArgumentError, parse_model
+from nightscore.cli import aliases
 from nightscore.cli.console import out, print_json, table
 from nightscore.objects import Json
 from nightscore.registry.examination import Facts
@@ -15,6 +16,9 @@ from nightscore.registry.examination import Facts
 app = typer.Typer(
     help="Models: register, list and show versions; move, roll back and explain aliases.", no_args_is_help=True
 )
+
+for _command in (aliases.promote, aliases.rollback, aliases.history, aliases.compare, aliases.sign):
+    app.command(_command.__name__)(_command)
 
 File = Annotated[
     Path, typer.Argument(help="A fitted model: skops, ONNX, LightGBM's text or XGBoost's JSON; never a pickle.")

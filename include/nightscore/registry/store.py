@@ -27,6 +27,8 @@ from nightscore.registry.formats import FORMATS
 from nightscore.registry.libraries import require_libraries
 from nightscore.registry.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest, digest
 from nightscore.registry.model import Model
+from nightscore.registry.signing import FOLDER as SIGNATURES
+from nightscore.registry.signing import LARGEST_SIGNATURE, SUFFIX, read_signers, require_signature
 from nightscore.settings import user_name
 from nightscore.spec import ModelReference
 
@@ -71,10 +73,16 @@ class Version:
 
 
 class Registry:
-    """The models of one bucket."""
+    """The models of one bucket.
 
-    def __init__(self, bucket: Bucket) -> None:
+    Attributes:
+        bucket: where they are.
+        signers: folder of the trusted signers; where it is given, only what one of them has signed is loaded.
+    """
+
+    def __init__(self, bucket: Bucket, signers: Path | None = None) -> None:
         self.bucket = bucket
+        self.signers = signers
 
     def names(self) -> list[str]:
         """Return the names of the registered models."""
@@ -96,6 +104,17 @@ class Registry:
     def alias(self, name: str, alias: str) -> Alias:
         """Return an alias as it is now; where there is none, one that points to nothing."""
         return read_alias(self.bucket, f"{ROOT}{name}/aliases/", name, alias)
+
+    def require_model(self, name: str) -> None:
+        """Check that there is such a model.
+
+        Raises:
+            ModelNotFoundError: there is none; names the near miss.
+        """
+        known = self.names()
+        if name not in known:
+            hint = near_miss(name, known) if known else "Register one with `nightscore models register`."
+            raise ModelNotFoundError(f"There is no model {shorten(name)!r} in {self.bucket.uri(ROOT)}. {hint}")
 
     def register(
         self, name: str, file: Path, sample: Path, *, alias: str | None = None, facts: Facts | None = None
@@ -177,7 +196,7 @@ class Registry:
             DigestError: that version is no longer what it was.
             AliasMovedError: somebody else moved it meanwhile.
         """
-        self._require_model(name)
+        self.require_model(name)
         seen = require_known(self.alias(name, alias), self.iter_aliases(name))
         number, wanted = seen.before()
         version = self._read(name, number, wanted)
@@ -195,7 +214,7 @@ class Registry:
             return self._read(reference.name, reference.version, None)
         alias = self.alias(reference.name, reference.alias_name)
         if alias.version is None:
-            self._require_model(reference.name)
+            self.require_model(reference.name)
             hint = near_miss(reference.alias_name, sorted(self.aliases(reference.name)))
             raise ModelNotFoundError(f"The model {reference.name} has no alias {reference.alias_name!r}. {hint}")
         return self._read(reference.name, alias.version, alias.digest)
@@ -205,6 +224,7 @@ class Registry:
 
         Raises:
             DigestError: the stored file is not the registered one.
+            SignatureRequiredError: it has no valid signature by a trusted signer, where the settings name any.
             UntrustedTypesError: it would create a class that is not on our list.
             LibraryError: a library is missing here, or too different.
         """
@@ -213,6 +233,7 @@ class Registry:
         for warning in version.require_libraries():
             log.warning("%s", warning)
         data = self.read_file(version, form.FILE)
+        self.require_signed(version, {form.FILE: data})
         form.audit(version.label, form.describe(version.label, data))
         fitted = form.fitted(version.label, form.construct(version.label, data), manifest.classes)
         return Model(manifest, version.digest, fitted, fitted.prepare(manifest.inputs, named=manifest.named_inputs))
@@ -261,20 +282,58 @@ class Registry:
         return stored.data
 
     def require_whole(self, version: Version) -> None:
-        """Check that every file of a version is the registered one.
+        """Check that every file of a version is the registered one, and signed where that is required.
 
         Raises:
             DigestError: one is not.
             ModelNotFoundError: one is gone.
+            SignatureRequiredError: there is no valid signature by a trusted signer.
         """
-        for file in version.manifest.files:
-            self.read_file(version, file)
+        self.require_signed(version, {file: self.read_file(version, file) for file in version.manifest.files})
+
+    def require_signed(self, version: Version, known: Mapping[str, bytes] | None = None) -> str | None:
+        """Check the signature of a version, where the settings name trusted signers; return the signer's name.
+
+        Args:
+            version: the version.
+            known: files that were read already.
+
+        Raises:
+            SignatureRequiredError: none of its signatures is valid and by one of them.
+        """
+        if self.signers is None:
+            return None
+        files = self.signed_files(version, known)
+        return require_signature(version.label, files, self.signatures(version), read_signers(self.signers))
+
+    def signed_files(self, version: Version, known: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
+        """Return what a signature is about: the manifest and every file that it names, verified."""
+        known = known or {}
+        files = {file: known.get(file) or self.read_file(version, file) for file in version.manifest.files}
+        path = self._path(version.manifest.name, version.manifest.version, MANIFEST_FILE)
+        stored = self.bucket.read(path)
+        if stored is None or digest(stored.data) != version.digest:
+            raise DigestError(self.bucket.uri(path), version.digest, digest(stored.data if stored else b""))
+        return {**files, MANIFEST_FILE: stored.data}
+
+    def signatures(self, version: Version) -> list[bytes]:
+        """Return the signatures of a version, valid or not."""
+        prefix = self._path(version.manifest.name, version.manifest.version, SIGNATURES)
+        found = (self.bucket.read(name, LARGEST_SIGNATURE) for name in self.bucket.iter_names(prefix))
+        return [stored.data for stored in found if stored is not None]
+
+    def add_signature(self, version: Version, signature: bytes) -> str:
+        """Keep a signature of a version; return its URI."""
+        file = f"{SIGNATURES}{digest(signature)[:16]}{SUFFIX}"
+        path = self._path(version.manifest.name, version.manifest.version, file)
+        self.bucket.create(path, signature)
+        return self.bucket.uri(path)
 
     def _read(self, name: str, number: int, wanted: str | None) -> Version:
         path = self._path(name, number, MANIFEST_FILE)
         stored = self.bucket.read(path)
         if stored is None:
-            self._require_model(name)
+            self.require_model(name)
             known = self.versions(name)
             raise ModelNotFoundError(f"The model {name} has no version {number}; it has {listed(known, most=12)}.")
         if wanted is not None and digest(stored.data) != wanted:
@@ -286,12 +345,6 @@ class Registry:
         if (manifest.name, manifest.version) != (name, number):
             raise ModelNotFoundError(f"{self.bucket.uri(path)} is the manifest of {manifest.name}/{manifest.version}.")
         return Version(manifest, digest(stored.data))
-
-    def _require_model(self, name: str) -> None:
-        known = self.names()
-        if name not in known:
-            hint = near_miss(name, known) if known else "Register one with `nightscore models register`."
-            raise ModelNotFoundError(f"There is no model {shorten(name)!r} in {self.bucket.uri(ROOT)}. {hint}")
 
     @staticmethod
     def _path(name: str, version: int, file: str) -> str:

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from nightscore.errors import ConfigurationError, shorten
 from nightscore.objects import Json
 from nightscore.registry.manifest import MANIFEST_FILE
-from nightscore.registry.store import ROOT, ModelNotFoundError, Registry
+from nightscore.registry.signing import FOLDER
+from nightscore.registry.store import ROOT, Registry
 from nightscore.spec import ModelReference
 
 
@@ -39,10 +40,9 @@ def verify(registry: Registry, name: str | None = None) -> Iterator[Verified]:
     Raises:
         ModelNotFoundError: there is no such model.
     """
-    known = registry.names()
-    if name is not None and name not in known:
-        registry.resolve(ModelReference(name=name, version=1))  # says so, with the near miss
-    for model in [name] if name else known:
+    if name is not None:
+        registry.require_model(name)
+    for model in [name] if name else registry.names():
         yield from _verify_model(registry, model)
 
 
@@ -77,7 +77,7 @@ def _verify_version(registry: Registry, name: str, number: int, remembered: Mapp
     there = {path.removeprefix(prefix) for path in registry.bucket.iter_names(prefix)}
     if MANIFEST_FILE not in there:
         return Verified(label, notes=("its registration was not completed; it is no version",))
-    faults = []
+    faults, notes = [], []
     try:
         version = registry.resolve(ModelReference(name=name, version=number))
     except ConfigurationError as error:
@@ -91,9 +91,14 @@ def _verify_version(registry: Registry, name: str, number: int, remembered: Mapp
     for file in sorted(version.manifest.files):
         try:
             registry.read_file(version, file)
-        except (ConfigurationError, ModelNotFoundError) as error:
+        except ConfigurationError as error:
             faults.append(shorten(error, 400))
-    strange = there - {MANIFEST_FILE, *version.manifest.files}
+    strange = {file for file in there - {MANIFEST_FILE, *version.manifest.files} if not file.startswith(FOLDER)}
+    if registry.signers is not None and not faults:
+        try:
+            notes.append(f"ok, signed by {registry.require_signed(version)}")
+        except ConfigurationError as error:
+            faults.append(shorten(error, 400))
     faults += [f"{shorten(file)} is not part of it" for file in sorted(strange)]
     size = sum(file.size for file in version.manifest.files.values())
-    return Verified(label, len(version.manifest.files) + 1, size, tuple(faults))
+    return Verified(label, len(version.manifest.files) + 1, size, tuple(faults), tuple(notes))
