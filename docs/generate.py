@@ -32,7 +32,12 @@ PARTS = {
     "Levels": ("checks.compare.*", "Levels"),
     "`predictions`": ("predictions", "Predictions"),
     "`limits`": ("limits", "Limits"),
+    "`evidence`": ("evidence", "Evidence"),
+    "`evidence.outcomes`": ("evidence.outcomes", "Outcomes"),
+    "`promotion`": ("promotion", "Promotion"),
 }
+
+_TYPES = {"string": "text", "integer": "whole number", "number": "number", "object": "mapping", "boolean": "TRUE"}
 
 INTRODUCTION = """\
 A pipeline is a folder of `dags/pipelines/` with a file `pipeline.yaml`. The folder's name is the pipeline's name; its
@@ -150,7 +155,7 @@ def _type(value: Mapping[str, Any]) -> str:
         return " or ".join(f"`{item}`" for item in value["enum"])
     if value["type"] == "array":
         return f"list of {_type(value['items'])}".replace("mapping", "mappings")
-    name = {"string": "text", "integer": "whole number", "number": "number", "object": "mapping"}[value["type"]]
+    name = _TYPES[value["type"]]
     if "minimum" in value:
         return f"{name}, {value['minimum']} to {value['maximum']}" if "maximum" in value else f"{name} from 1"
     return name

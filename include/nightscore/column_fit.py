@@ -9,9 +9,11 @@ from nightscore.registry.signature import FEEDS
 from nightscore.registry.store import Version
 from nightscore.row_rules import columns_of
 from nightscore.snapshot_sql import PARTITION_TYPES
-from nightscore.source import KEY_TYPES
+from nightscore.source import KEY_TYPES, SLICE_TYPES
 from nightscore.spec import Spec
 from nightscore.warehouse import Column
+
+_TYPES = {"partition": PARTITION_TYPES, "key": KEY_TYPES, "slice": SLICE_TYPES}
 
 Finding = Literal["ok", "missing", "wrong type", "may be NULL", "extra"]
 
@@ -24,7 +26,7 @@ class ComparedColumn:
         name: as the source spells it; where it is missing, as spec or model do.
         type: GoogleSQL type in the source; None where it is missing.
         nullable: whether the source allows NULL; None where it is missing.
-        read_by: who needs it: `partition`, `key`, `model`, `check`, `challenger`.
+        read_by: who needs it: `partition`, `key`, `model`, `check`, `rule`, `slice`, `challenger`.
         fitted_on: the type that the model was fitted on; None for a column that it does not read.
         takes_null: whether the model predicts a row in which it is NULL; None for a column that it does not read.
         finding: what to think of it.
@@ -69,6 +71,7 @@ def _readers(spec: Spec, inputs: Mapping[str, Input], challengers: Iterable[Vers
     yield from (("model", item.name) for item in inputs.values())
     yield from (("check", name) for item in spec.checks.features for name in item.reads)
     yield from (("rule", name) for name in columns_of(spec.features.rules.values()))
+    yield from (("slice", name) for name in spec.evidence.slices)
     yield from (("challenger", item.name) for version in challengers for item in version.manifest.inputs)
 
 
@@ -90,7 +93,7 @@ def _finding(kind: str | None, by: tuple[str, ...], item: Input | None, *, nulla
     if kind is None:
         return "missing"
     allowed: list[tuple[str, ...]] = [FEEDS[item.type]] if item is not None else []
-    allowed += [types for role, types in (("partition", PARTITION_TYPES), ("key", KEY_TYPES)) if role in by]
+    allowed += [types for role, types in _TYPES.items() if role in by]
     if any(kind not in types for types in allowed):
         return "wrong type"
     if item is None:

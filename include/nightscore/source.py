@@ -18,6 +18,7 @@ from nightscore.spec import Rule, Spec
 from nightscore.warehouse import Column, Estimate, StatementError, Warehouse
 
 KEY_TYPES = ("INT64", "STRING", "DATE")
+SLICE_TYPES = ("STRING", "BOOL", "INT64", "DATE")
 LOOK_AROUND = dt.timedelta(days=60)
 
 T = TypeVar("T")
@@ -90,7 +91,7 @@ class Shape:
     Attributes:
         spec: the spec, its columns spelt as the table spells them.
         columns: name → GoogleSQL type of the columns to freeze: keys, partition (frozen, it is a DATE), the inputs of
-            champion and challengers, checked columns.
+            champion and challengers, checked columns, slices of the evidence.
         partition_type: GoogleSQL type of the partition column in the source.
         left_out: challenger as asked → a sentence why the columns cannot feed it.
     """
@@ -307,6 +308,7 @@ def shape_of(
         reasons.append(SignatureError(version.label, spec.source, found))
     named = dict.fromkeys(column for item in spec.checks.features for column in item.reads)
     checked = [column for name in named if (column := wanted("checks.features", name, None))]
+    sliced = [column for name in spec.evidence.slices if (column := wanted("evidence.slices", name, SLICE_TYPES))]
     if partition is None or len(keys) < len(spec.features.keys):
         return None
     left_out = _cannot_feed(spec, scalar, challengers)
@@ -316,10 +318,11 @@ def shape_of(
     inputs = [by_lower[name] for name in names if name in by_lower]
     # What a rule looked at is frozen, too: the quarantine shows why a row is there.
     ruled = [by_lower[name] for name in columns_of(spec.features.rules.values()) if name in by_lower]
-    frozen = {column.name: column.type for column in (*keys, partition, *inputs, *checked, *ruled)}
+    frozen = {column.name: column.type for column in (*keys, partition, *inputs, *checked, *ruled, *sliced)}
     frozen[partition.name] = "DATE"
     spelt = {"keys": tuple(key.name for key in keys), "partition": partition.name}
-    spec = spec.model_copy(update={"features": spec.features.model_copy(update=spelt)})
+    slices = spec.evidence.model_copy(update={"slices": tuple(column.name for column in sliced)})
+    spec = spec.model_copy(update={"features": spec.features.model_copy(update=spelt), "evidence": slices})
     return Shape(spec, frozen, partition.type, left_out)
 
 

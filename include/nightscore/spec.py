@@ -32,8 +32,10 @@ from nightscore.spec_values import (
     Bytes,
     Challenger,
     Column,
+    Confidence,
     Days,
     Level,
+    Positive,
     Share,
     Span,
     Table,
@@ -521,6 +523,70 @@ class Limits(Part):
     """How many of them one run may have in progress at once in Airflow."""
 
 
+class Outcomes(Part):
+    """Where it is written what became of the scored rows."""
+
+    table: Annotated[Table, Field(examples=["features.card_outcomes"])]
+    """A table with the keys of the features, their partition's date, and the outcome; a row comes when it is known."""
+
+    column: Annotated[Column, Field(examples=["defaulted"])]
+    """The column with the outcome: BOOL, INT64 or STRING. NULL is not known yet."""
+
+    partition: Annotated[Column | None, Field(examples=["snapshot_date"])] = None
+    """Its column with the scoring date, DATE, DATETIME or TIMESTAMP; by default it is called as in the features."""
+
+    positive: Annotated[Positive, Field(examples=["default"])] = None
+    """The value that means the positive class; by default TRUE or 1. A column of STRING needs it."""
+
+
+class Evidence(Part):
+    """What is counted of champion and challengers beside each other."""
+
+    slices: Annotated[tuple[Column, ...], Field(max_length=8, examples=[["education", "marriage"]])] = ()
+    """Columns of the features (STRING, BOOL, INT64 or DATE) by whose values the swap set is counted."""
+
+    outcomes: Annotated[
+        Outcomes | None, Field(examples=[{"table": "features.card_outcomes", "column": "defaulted"}])
+    ] = None
+    """Where it is written what became of the scored rows. See [below](#evidenceoutcomes)."""
+
+    @field_validator("slices")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len({name.lower() for name in value}) < len(value):
+            raise ValueError("a column is named twice")
+        return value
+
+
+class Promotion(Part):
+    """When a challenger may become the champion. A rule that is not given is not asked for."""
+
+    min_nights: Annotated[int, Field(ge=1, le=366, examples=[14])] = 14
+    """On how many nights at least both versions have scored the same rows."""
+
+    max_flips: Annotated[Share | None, Field(examples=["2%"])] = None
+    """The largest share of rows that the threshold decides otherwise; of several classes, whose label differs."""
+
+    max_auc_loss: Annotated[Share | None, Field(examples=[0.005])] = None
+    """By how much the challenger's AUC may be lower, at this `confidence`, one-sided. It needs `evidence.outcomes`."""
+
+    confidence: Annotated[Confidence, Field(examples=["95%"])] = 0.95
+    """How sure `max_auc_loss` wants to be."""
+
+    max_psi: Annotated[Level | None, Field(examples=[0.25])] = None
+    """The largest population stability index between the two."""
+
+    approvers: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=250)], ...], Field(max_length=50, examples=[["alice"]])
+    ] = ()
+    """Users of Airflow who may approve; without any, whoever may answer there."""
+
+    timeout: Annotated[Span, Field(gt=dt.timedelta(0), le=dt.timedelta(days=30), examples=["24h"])] = dt.timedelta(
+        hours=24
+    )
+    """How long an answer is waited for, like 24h; none by then is a no."""
+
+
 class Spec(Part):
     """One scoring pipeline."""
 
@@ -547,6 +613,10 @@ class Spec(Part):
     checks: Checks = Checks()
     predictions: Predictions
     limits: Limits = Limits()
+    evidence: Evidence = Evidence()
+
+    promotion: Annotated[Promotion | None, Field(examples=[{"min_nights": 14, "max_flips": "2%"}])] = None
+    """When a challenger may become the champion. See [below](#promotion)."""
 
     deadline: Annotated[TimeOfDay | None, Field(examples=["06:00"])] = None
     """When the predictions must be there: local time in the schedule's zone, in quotes. Plans tell of a late run."""
@@ -576,6 +646,16 @@ class Spec(Part):
             )
         return self
 
+    @model_validator(mode="after")
+    def _known_by_outcomes(self) -> "Spec":
+        if self.promotion is not None and self.promotion.max_auc_loss is not None and self.evidence.outcomes is None:
+            raise ValueError("`promotion.max_auc_loss` needs `evidence.outcomes`: without them there is no AUC")
+        own = [self.features.partition.lower(), *(key.lower() for key in self.features.keys)]
+        for name in self.evidence.slices:
+            if name.lower() in own:
+                raise ValueError(f"`evidence.slices`: {name!r} tells every row apart; a slice has few values")
+        return self
+
     @field_serializer("keep")
     def _keep(self, value: dt.timedelta) -> str:
         return f"{value.days}d"
@@ -599,13 +679,16 @@ class Spec(Part):
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of everything the spec says that can change a prediction or a verdict."""
-        content = self.model_dump(mode="json", exclude={"description", "owner", "schedule", "deadline"})
+        content = self.model_dump(mode="json", exclude={"description", "owner", "schedule", "deadline", "promotion"})
         del content["features"]["wait"]  # it changes when a run begins, and nothing that it finds
         # A spec without what was added later has the digest that it had before that was known.
         if not self.model.challengers:
             del content["model"]["challengers"]
         if self.limits.max_rows is None:
             del content["limits"]["max_rows"]
+        del content["evidence"]["outcomes"]  # they come weeks later, and change nothing that was scored
+        if not self.evidence.slices:
+            del content["evidence"]
         for name in ("max_same_score", "compare", "warnings"):
             if getattr(self.checks, name) == Checks.model_fields[name].default:
                 del content["checks"][name]

@@ -157,11 +157,25 @@ def parse_challenger(value: object) -> object:
     return value
 
 
+def parse_positive(value: object) -> object:
+    """Return the value that means the positive class: TRUE, a whole number or text.
+
+    >>> [parse_positive(True), parse_positive(2), parse_positive("default")]
+    [True, 2, 'default']
+    """
+    # A union of three types would report one fault for each of them.
+    if value is not None and not isinstance(value, (bool, int, str)):
+        raise PydanticCustomError("positive_type", "must be TRUE, a whole number or text")
+    return value
+
+
 Column = Annotated[str, Field(pattern=rf"^{IDENTIFIER}$")]
 Table = Annotated[str, Field(pattern=rf"^{TABLE}$")]
 Share = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=float | str), Field(ge=0, le=1)]
 Budget = Annotated[float | int, BeforeValidator(parse_budget, json_schema_input_type=float | int | str)]
 Level = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=float | str), Field(gt=0)]
+Confidence = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=float | str), Field(ge=0.5, lt=1)]
+Positive = Annotated[bool | int | str | None, BeforeValidator(parse_positive)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
 Challenger = Annotated[
     Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")], BeforeValidator(parse_challenger)

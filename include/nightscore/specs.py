@@ -20,11 +20,14 @@ from nightscore.names import PIPELINE_NAME, SQL_FILE
 from nightscore.spec import (
     Checks,
     Compare,
+    Evidence,
     Features,
     Levels,
     Limits,
     ModelReference,
+    Outcomes,
     Predictions,
+    Promotion,
     Rule,
     Schedule,
     Spec,
@@ -50,6 +53,9 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "checks.predictions": SuiteFile,
     "predictions": Predictions,
     "limits": Limits,
+    "evidence": Evidence,
+    "evidence.outcomes": Outcomes,
+    "promotion": Promotion,
 }
 
 # What pydantic says of a value of the wrong kind, in the words of a YAML file.
@@ -60,6 +66,7 @@ _KINDS: Mapping[str, str] = {
     "tuple_type": "must be a list",
     "budget_share": "must be a share between 0 and 1, or a number of rows",
     "budget_type": "must be a share like 1% or 0.01, or a number of rows",
+    "positive_type": "must be TRUE, a whole number or text",
     "reference_type": "must be an alias or a version number",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
@@ -74,12 +81,14 @@ _KINDS: Mapping[str, str] = {
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
 }
 
 # The bounds of time spans, which pydantic gives as Python's objects.
 _SPANS: Mapping[str, Mapping[str, str]] = {
     "keep": {"gt": "0d", "le": "3650d"},
     "features.wait.timeout": {"gt": "0s", "le": "7d"},
+    "promotion.timeout": {"gt": "0s", "le": "30d"},
     "features.wait.every": {"ge": "1s", "le": "1h"},
 }
 

@@ -71,6 +71,7 @@ SPEC = Spec.model_validate(CONTENT)
         ("predictions.table", "predictions.other"),
         ("predictions.threshold", 0.4),
         ("limits.max_rows", 1000),
+        ("evidence", {"slices": ["education"]}),
     ],
 )
 def test_the_digest_covers_what_can_change_a_prediction_or_a_verdict(path: str, value: object) -> None:
@@ -92,6 +93,8 @@ def test_the_digest_covers_what_can_change_a_prediction_or_a_verdict(path: str, 
         ("features.reject", {"impossible_age": {"when": "age < 18"}}),
         ("checks.warnings", "publish"),
         ("limits.max_bytes_billed", 200_000_000_000),
+        ("evidence", {"outcomes": {"table": "features.card_outcomes", "column": "defaulted"}}),
+        ("promotion", {"max_flips": "2%"}),
     ],
 )
 def test_the_digest_ignores_the_rest(path: str, value: object) -> None:
@@ -128,7 +131,8 @@ def test_derived_names() -> None:
 
 
 def test_a_spec_without_what_was_added_later_has_the_digest_that_it_had_before() -> None:
-    later = {"description": True, "owner": True, "schedule": True, "deadline": True, "limits": {"max_rows"}}
+    later = dict.fromkeys(("description", "owner", "schedule", "deadline", "evidence", "promotion"), True)
+    later["limits"] = {"max_rows"}
     content = SPEC.model_dump(mode="json", exclude=later)
     content["model"] = {"name": "credit_default", "alias": None, "version": None}
     content["checks"] = {name: content["checks"][name] for name in ("features", "predictions", "max_rejected")}

@@ -145,6 +145,24 @@ def test_every_value_of_a_spec() -> None:
             "shards": 4,
             "parallel_shards": 2,
         },
+        "evidence": {
+            "slices": ["education", "marriage"],
+            "outcomes": {
+                "table": "features.card_outcomes",
+                "column": "defaulted",
+                "partition": "day",
+                "positive": 1,
+            },
+        },
+        "promotion": {
+            "min_nights": 7,
+            "max_flips": 0.02,
+            "max_auc_loss": 0.005,
+            "confidence": 0.99,
+            "max_psi": 0.25,
+            "approvers": ["alice"],
+            "timeout": "36h",
+        },
         "deadline": "06:00",
         "keep": "14d",
     }
