@@ -1,16 +1,16 @@
 """The ledger: the last stage sums a run up, for good, and copies the summary into the operations dataset."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nightscore.monitoring.evidence_table import night_rows
+from nightscore.monitoring.night import main_figures
 from nightscore.objects import Json
-from nightscore.operations import ensure_operations_table, table_columns
+from nightscore.operations import ensure_operations_table, replace_rows, table_columns
 from nightscore.publications import read_publications
 from nightscore.run import Run, utc_now
-from nightscore.warehouse import Column
 
-STAGES = ("freeze", "feature_gate", "score", "prediction_gate", "publish", "shadow")
+STAGES = ("freeze", "feature_gate", "score", "prediction_gate", "publish", "shadow", "evidence")
 
 
 def record(run: Run) -> Json:
@@ -31,12 +31,12 @@ def record_publications(run: Run) -> None:
     base = {"partition_date": run.plan.partition.isoformat()}
     found = read_publications(run.bucket, run.spec.name, run.plan.partition)
     rows = [base | {key: value for key, value in item.items() if key in names} for item in found]
-    _replace_rows(run, "publications", rows, {"pipeline": run.spec.name})
+    _replace(run, "publications", rows, {"pipeline": run.spec.name})
 
 
 def _summary(run: Run, records: dict[str, Json | None]) -> Json:
     plan = run.plan
-    frozen, gate, _, staged, published, shadowed = (records[stage] or {} for stage in STAGES)
+    frozen, gate, _, staged, published, shadowed, found_beside = (records[stage] or {} for stage in STAGES)
     refused = [stage for stage, found in records.items() if (found or {}).get("verdict") == "stop"]
     if refused:
         status = "refused"
@@ -61,6 +61,7 @@ def _summary(run: Run, records: dict[str, Json | None]) -> Json:
         "checksum": staged.get("checksum"),
         "challengers": shadowed.get("rows", {}),
         "challengers_left_out": {**plan.left_out, **shadowed.get("left_out", {})},
+        "evidence": main_figures(found_beside),
         "resumed": list(run.records.resumes()),
         "warnings": [*gate.get("warnings", []), *staged.get("warnings", [])],
         "overridden": [
@@ -97,13 +98,15 @@ def check_name(check: Json) -> str:
 def _write_tables(run: Run, summary: Json, records: dict[str, Json | None]) -> None:
     base = {"run_id": run.plan.run_id, "pipeline": run.spec.name, "partition_date": run.plan.partition.isoformat()}
     own = {"run_id": run.plan.run_id}
-    _replace_rows(run, "runs", [{**base, **_flat(summary)}], own)
+    _replace(run, "runs", [{**base, **_flat(summary)}], own)
     checks = [
         {**base, "gate": gate, **check}
         for gate in ("feature_gate", "prediction_gate")
         for check in (records[gate] or {}).get("checks", [])
     ]
-    _replace_rows(run, "checks", checks, own)
+    _replace(run, "checks", checks, own)
+    if run.plan.challengers:
+        _replace(run, "evidence", night_rows(records["evidence"] or {}, base), own)
     if summary["status"] in ("published", "refused") and not run.plan.dry_run:
         _write_quarantine(run, records["freeze"])
     if summary["status"] == "published":
@@ -118,28 +121,16 @@ def _flat(summary: Json) -> Json:
     return found
 
 
-def _replace_rows(run: Run, name: str, rows: Sequence[Json], of: Mapping[str, Any]) -> None:
-    """Replace the rows of the run's partition for which the columns of `of` have these values, safe to repeat."""
-    ensure_operations_table(run.warehouse, name)
-    columns = table_columns(name)
-    table = run.warehouse.quoted(f"{run.warehouse.config.operations_dataset}.{name}")
-    values = ", ".join(f"{_from_json(column)} AS `{column.name}`" for column in columns)
-    names = ", ".join(f"`{column.name}`" for column in columns)
-    owned = " AND ".join(f"kept.{column} = @{column}" for column in of)
-    run.warehouse.query(
-        f"MERGE {table} AS kept\nUSING (SELECT {values} FROM UNNEST(@items) AS item) AS found\nON FALSE\n"
-        f"WHEN NOT MATCHED BY SOURCE AND {owned} AND kept.partition_date = @partition THEN DELETE\n"
-        f"WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({names})",
-        {"items": [json.dumps(row, default=str) for row in rows], "partition": run.plan.partition, **of},
+def _replace(run: Run, name: str, rows: Sequence[Json], of: Mapping[str, Any]) -> None:
+    replace_rows(
+        run.warehouse,
+        name,
+        rows,
+        {**of, "partition_date": run.plan.partition},
         doing=f"recording {name} of {run.spec.name}",
         job_key=run.plan.job_key(f"record_{name}"),
         labels=run.plan.labels,
     )
-
-
-def _from_json(column: Column) -> str:
-    value = f"JSON_VALUE(item, '$.{column.name}')"
-    return value if column.type == "STRING" else f"CAST({value} AS {column.type})"
 
 
 def _write_quarantine(run: Run, frozen: Json | None) -> None:

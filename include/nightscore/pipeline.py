@@ -15,6 +15,7 @@ from nightscore.gates.gate import GateStoppedError
 from nightscore.gates.prediction_gate import prediction_gate
 from nightscore.lease import Holder, Lease
 from nightscore.ledger import record
+from nightscore.monitoring.night import evidence
 from nightscore.objects import Json
 from nightscore.plan import Plan, plan
 from nightscore.predictions import publish
@@ -36,12 +37,12 @@ def score(run: Run) -> Json:
     }
 
 
-STAGES: tuple[Callable[[Run], Json], ...] = (freeze, feature_gate, score, prediction_gate, publish, shadow)
+STAGES: tuple[Callable[[Run], Json], ...] = (freeze, feature_gate, score, prediction_gate, publish, shadow, evidence)
 
 
 def stages_of(run: Run) -> tuple[Callable[[Run], Json], ...]:
-    """Return the stages of a run: without challengers there is nothing to put into their table."""
-    return tuple(stage for stage in STAGES if stage is not shadow or run.plan.challengers)
+    """Return the stages of a run: without challengers there is nothing to put into their table, nor to compare."""
+    return tuple(stage for stage in STAGES if stage not in (shadow, evidence) or run.plan.challengers)
 
 
 def run_stage(run: Run, stage: Callable[[Run], Json]) -> Json:

@@ -1,0 +1,102 @@
+"""The operations table `evidence`: a row for every figure, so that a dashboard needs no functions for JSON."""
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nightscore.objects import Json
+from nightscore.operations import replace_rows
+from nightscore.run import Services
+from nightscore.spec import Spec
+
+TABLE = "evidence"
+SCOPES = ("night", "accumulated")
+DECILE = "(decile)"  # in the place of a slice, of the rows of a calibration
+
+
+def night_rows(record: Json, base: Mapping[str, Any]) -> list[Json]:
+    """Return the table's rows of one night's record; `base` has `run_id`, `pipeline` and `partition_date`."""
+    return [
+        {**base, "scope": "night", "champion": record["champion"], "challenger": label, **row}
+        for label, counted in record.get("challengers", {}).items()
+        for row in _agreement(counted, counted["figures"])
+    ]
+
+
+def accumulated_rows(evidence: Json) -> list[Json]:
+    """Return the table's rows of accumulated evidence, under the date of its last night; none without a night."""
+    if not evidence["nights"]:
+        return []
+    base = {
+        "run_id": None,
+        "pipeline": evidence["pipeline"],
+        "partition_date": evidence["nights"][-1]["partition"],
+        "scope": "accumulated",
+        "champion": evidence["champion"],
+        "challenger": evidence["challenger"],
+    }
+    accumulated = evidence["accumulated"]
+    rows = [{"metric": "nights", "value": len(evidence["nights"]), "rows": accumulated["figures"]["rows"]}]
+    rows += _agreement(accumulated, accumulated["figures"])
+    rows += _outcomes(evidence["outcomes"])
+    return [{**base, **row} for row in rows]
+
+
+def write_accumulated(services: Services, spec: Spec, evidence: Json) -> None:
+    """Replace the accumulated rows of these two versions and of the last night by these; without a night, do nothing.
+
+    Args:
+        services: the deployment.
+        spec: the pipeline.
+        evidence: what `evidence.gather` returned.
+    """
+    rows = accumulated_rows(evidence)
+    if not rows:
+        return
+    of = {name: rows[0][name] for name in ("pipeline", "champion", "challenger", "scope")}
+    replace_rows(
+        services.warehouse,
+        TABLE,
+        rows,
+        {**of, "partition_date": dt.date.fromisoformat(rows[0]["partition_date"])},
+        doing=f"recording the evidence of {spec.name}",
+        job_key=None,
+        labels={"nightscore_pipeline": spec.name[:63]},
+    )
+
+
+def _agreement(counted: Json, figures: Json) -> Iterator[Json]:
+    total = figures["rows"]
+    for metric, value in figures.items():
+        if value is not None:
+            yield {"metric": metric, "value": value, "rows": total}
+    for metric, value in counted["counts"].items():
+        if metric != "rows":
+            yield {"metric": metric, "value": value, "rows": total}
+    for name, values in counted["slices"].items():
+        for text, counts in values.items():
+            for metric, value in counts.items():
+                yield {"slice": name, "slice_value": text, "metric": metric, "value": value, "rows": counts["rows"]}
+
+
+def _outcomes(outcomes: Json) -> Iterator[Json]:
+    if not outcomes["rows"]:
+        return
+    rows = outcomes["rows"]
+    yield {"metric": "outcomes", "value": rows, "rows": rows}
+    yield {"metric": "outcomes_positive", "value": outcomes["positives"], "rows": rows}
+    for side in ("champion", "challenger", "difference"):
+        for metric in ("auc", "gini", "ks", "brier"):
+            yield {"metric": f"{side}_{metric}", "rows": rows, **_bounds(outcomes[side][metric])}
+        for item in outcomes[side].get("calibration", ()):
+            within = {"slice": DECILE, "slice_value": str(item["decile"]), "rows": item["rows"]}
+            yield {**within, "metric": f"{side}_predicted", "value": item["predicted"]}
+            yield {**within, "metric": f"{side}_observed", **_bounds({**item, "value": item["observed"]})}
+    for name in ("swapped_in", "swapped_out"):
+        found = outcomes[name]
+        if found is not None:
+            yield {"metric": f"{name}_observed", "rows": found["rows"], **_bounds({**found, "value": found["rate"]})}
+
+
+def _bounds(found: Mapping[str, Any]) -> Json:
+    return {name: found[name] for name in ("value", "low", "high")}
