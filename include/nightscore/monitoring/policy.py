@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from nightscore.errors import counted
 from nightscore.objects import Json
 from nightscore.spec import Promotion
 
@@ -35,53 +36,54 @@ def judge(policy: Promotion, evidence: Json) -> list[Finding]:
 
 
 def _findings(policy: Promotion, evidence: Json) -> Iterator[Finding]:
-    nights, figures = len(evidence["nights"]), evidence["accumulated"]["figures"]
-    left_out = len(evidence["left_out"])
-    yield Finding(
-        "min_nights",
-        nights >= policy.min_nights,
-        f"{nights} night(s)" + (f", and {left_out} on which the challenger was left out" if left_out else ""),
-        f"at least {policy.min_nights}",
-    )
+    nights, left_out, figures = len(evidence["nights"]), evidence["left_out"], evidence["accumulated"]["figures"]
+    found = counted(nights, "night")
+    if left_out:
+        found += f", and {len(left_out)} on which the challenger was left out"
+    yield Finding("min_nights", nights >= policy.min_nights, found, f"at least {policy.min_nights}")
     if policy.max_flips is not None:
-        share = figures.get("flip_share")
-        yield Finding(
-            "max_flips",
-            share is not None and share <= policy.max_flips,
-            f"{figures['flips']:,} of {figures['rows']:,} rows, {share:.3%}"
-            if share is not None
-            else _no_flips(evidence),
-            f"at most {policy.max_flips:.4g} of the rows"
-            if policy.max_flips < 0.0001
-            else f"at most {policy.max_flips:.2%}",
-        )
+        yield _flips(policy.max_flips, evidence["task"], figures)
     if policy.max_auc_loss is not None:
-        yield _auc_finding(policy, policy.max_auc_loss, evidence)
+        yield _auc_loss(policy.max_auc_loss, policy.confidence, evidence["outcomes"])
     if policy.max_psi is not None:
         index = figures.get("psi")
         found = "no rows" if index is None else f"{index:.4g}"
         yield Finding("max_psi", index is not None and index <= policy.max_psi, found, f"at most {policy.max_psi:.4g}")
 
 
-def _auc_finding(policy: Promotion, loss: float, evidence: Json) -> Finding:
-    wanted = f"not lower by more than {loss:.4g}, with {policy.confidence:.4g} confidence"
-    outcomes = evidence["outcomes"]
+def _flips(most: float, task: str | None, figures: Json) -> Finding:
+    share = figures.get("flip_share")
+    if share is not None:
+        found = f"{figures['flips']:,} of {figures['rows']:,} rows, {share:.3%}"
+    elif not figures["rows"]:
+        found = "no rows"
+    elif task == "binary":
+        found = "not every night had predictions.threshold"
+    else:
+        found = f"a {task} model decides nothing that could flip"
+    return Finding("max_flips", share is not None and share <= most, found, f"at most {most:.3%}")
+
+
+def _auc_loss(most: float, confidence: float, outcomes: Json) -> Finding:
+    wanted = f"not lower by more than {most:.4g}, with {_share(confidence)} confidence"
+    passed = False
     if not outcomes["rows"]:
-        return Finding("max_auc_loss", passed=False, found=outcomes["reason"], wanted=wanted)
-    auc = outcomes["difference"]["auc"]
-    least = auc["least"]
-    if least is None:
-        return Finding("max_auc_loss", False, "too few outcomes to tell how sure the difference is", wanted)
-    if outcomes["one_sided_confidence"] != policy.confidence:
-        found = f"the evidence was gathered for a confidence of {outcomes['one_sided_confidence']:.4g}; gather it again"
-        return Finding("max_auc_loss", False, found, wanted)
-    found = f"{auc['value']:+.4f} on {outcomes['rows']:,} rows, at least {least:+.4f}"
-    return Finding("max_auc_loss", least >= -loss, found, wanted)
+        found = outcomes["reason"]
+    elif outcomes["one_sided_confidence"] != confidence:
+        found = f"the evidence was gathered for {_share(outcomes['one_sided_confidence'])} confidence; gather it again"
+    elif outcomes["difference"]["auc"]["least"] is None:
+        found = "too few outcomes to tell how sure the difference is"
+    else:
+        auc = outcomes["difference"]["auc"]
+        passed = auc["least"] >= -most
+        found = f"{auc['value']:+.4f} on {outcomes['rows']:,} rows, at least {auc['least']:+.4f}"
+    return Finding("max_auc_loss", passed, found, wanted)
 
 
-def _no_flips(evidence: Json) -> str:
-    if not evidence["accumulated"]["figures"]["rows"]:
-        return "no rows"
-    return (
-        "not every night's spec gave predictions.threshold" if evidence["task"] == "binary" else "no decisions to flip"
-    )
+def _share(share: float) -> str:
+    """Return a share as a spec writes it.
+
+    >>> _share(0.95), _share(0.995)
+    ('95%', '99.5%')
+    """
+    return f"{share * 100:.6g}%"

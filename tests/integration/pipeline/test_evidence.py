@@ -336,9 +336,7 @@ def test_classes_are_compared_by_their_labels(new_bench, tmp_path):
         estimator = HistGradientBoostingClassifier(max_iter=5, random_state=0).fit(rows, labels)
         bench.register(estimator, pa.Table.from_pandas(rows, preserve_index=False), alias=alias)
         predicted.append(estimator.predict(rows))
-    spec = bench.spec(
-        model={"name": bench.name, "challengers": ["challenger"]}, evidence={"slices": ["Segment"]}
-    )
+    spec = bench.spec(model={"name": bench.name, "challengers": ["challenger"]}, evidence={"slices": ["Segment"]})
     summary = bench.run(spec)
     a, b = predicted
     [found] = open_run(bench.services, bench.name, summary["run_id"]).records.read("evidence")["challengers"].values()
