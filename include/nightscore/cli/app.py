@@ -33,13 +33,14 @@ def services() -> "Services":
 
 
 def _register_commands() -> None:
-    from nightscore.cli import clean, demo, docs, local, models, pipelines, plan, replay, rollback, run, runs
+    from nightscore.cli import clean, demo, docs, evidence, local, models, pipelines, plan, replay, rollback, run, runs
 
     app.command("plan")(plan.plan)
     app.command("run")(run.run)
     app.command("rollback")(rollback.rollback)
     app.command("replay")(replay.replay)
     app.command("clean")(clean.clean)
+    app.command("evidence")(evidence.evidence)
     app.command("docs")(docs.docs)
     app.add_typer(runs.app, name="runs")
     app.add_typer(pipelines.app, name="pipelines")

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from typer import TyperException
 
-from nightscore.errors import NightscoreError
+from nightscore.errors import NightscoreError, shorten
 from nightscore.objects import Json
 
 # Rich takes 80 columns where there is no terminal, and folds tables that a file or a pipe has room for.
@@ -48,6 +48,7 @@ STAGE_NAMES = {
     "prediction_gate": "prediction gate",
     "publish": "publish",
     "shadow": "challengers",
+    "evidence": "evidence",
     "record": "record",
 }
 
@@ -95,6 +96,7 @@ def describe(stage: str, record: Json) -> str:
         "prediction_gate": lambda r: f"{r['verdict']}: {_checks(r)}",
         "publish": lambda r: f"{_rows(r['rows'])} in {r['table']}" if r["published"] else f"nothing: {r['reason']}",
         "shadow": _shadow,
+        "evidence": _evidence,
         "record": lambda r: str(r["status"]),
     }
     text = words[stage](record)
@@ -114,6 +116,21 @@ def _shadow(record: Json) -> str:
         return f"nothing: {record['reason']}"
     parts = [f"{label} {_rows(rows)}" for label, rows in record["rows"].items()]
     return ", ".join([*parts, *(f"{label} left out" for label in record["left_out"])]) + f" in {record['table']}"
+
+
+def _evidence(record: Json) -> str:
+    if record["error"]:
+        return f"nothing: {shorten(record['error'])}"
+    found = [f"{label} {agreement(item['figures'])}" for label, item in record["challengers"].items()]
+    return "; ".join(found) or "no challenger to compare"
+
+
+def agreement(figures: Json) -> str:
+    """Return how far a challenger agrees with the champion, in a few words; `figures` may lack what is not known."""
+    words = (("correlation", "correlation {:.4f}"), ("psi", "PSI {:.4f}"), ("flips", "{:,} flips"))
+    parts = [form.format(figures[name]) for name, form in words if figures.get(name) is not None]
+    share = figures.get("flip_share")
+    return ", ".join(parts) + (f" ({share:.2%})" if share is not None else "")
 
 
 def _rows(rows: int | None) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
-from nightscore.cli.console import STAGE_NAMES, table
+from nightscore.cli.console import STAGE_NAMES, agreement, table
 from nightscore.ledger import check_name
 from nightscore.objects import Json
 
@@ -45,6 +45,8 @@ def print_run(console: Console, summary: Json) -> None:
         console.print(f"overridden: {item['check']}, by {item['by']}: {item['reason']}", style="yellow", markup=False)
     for label, why in (summary.get("challengers_left_out") or {}).items():
         console.print(f"challenger {label} was left out: {why}", style="yellow", markup=False)
+    for label, found in (summary.get("evidence") or {}).items():
+        console.print(f"challenger {label}: {agreement(found)}", markup=False)
     for item in summary.get("resumed") or []:
         found = ", ".join(item["stages"]) or "nothing"
         console.print(

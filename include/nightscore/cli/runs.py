@@ -76,7 +76,7 @@ def show_run(
     bucket = services().bucket
     pipeline, run_id = find_run(bucket, run)
     records = RunRecords(bucket, pipeline, run_id)
-    names = ("plan", "freeze", "feature_gate", "prediction_gate", "publish", "run")
+    names = ("plan", "freeze", "feature_gate", "prediction_gate", "publish", "shadow", "evidence", "run")
     found = {name: records.read(name) for name in names}
     if as_json:
         print_json({name: content for name, content in found.items() if content} | {"shards": list(records.receipts())})

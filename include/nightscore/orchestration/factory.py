@@ -190,7 +190,8 @@ def make_dag(spec: Spec) -> DAG:
             # A publication that was skipped is a dry run, and challengers then have their say in its record.
             rule = TriggerRule.NONE_FAILED
             shadowed = task(task_id="shadow", trigger_rule=rule)(tasks.shadow)(spec.name, run, term)
-            published >> shadowed >> recorded
+            compared = task(task_id="evidence")(tasks.evidence)(spec.name, run, term)
+            published >> shadowed >> compared >> recorded
     return dag
 
 

@@ -171,6 +171,15 @@ def shadow(pipeline: str, run: str, term: int, dag_run: Any = None) -> None:
         run_stage(context, stage)
 
 
+def evidence(pipeline: str, run: str, term: int, dag_run: Any = None) -> None:
+    """Run the stage of the same name."""
+    from nightscore.monitoring.night import evidence as stage
+    from nightscore.pipeline import run_stage
+
+    with _held(pipeline, run, term, dag_run) as context:
+        run_stage(context, stage)
+
+
 def record(pipeline: str, ti: Any = None, dag_run: Any = None) -> None:
     """Sum the run up; fail when nothing was published, so that the DAG run's state says so.
 

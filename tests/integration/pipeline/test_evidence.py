@@ -5,10 +5,13 @@ import datetime as dt
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
 
+from nightscore.cli.evidence import print_evidence
+from nightscore.cli.report import print_run
 from nightscore.ledger import record as ledger_record
 from nightscore.monitoring.evidence import gather
 from nightscore.monitoring.evidence_table import write_accumulated
@@ -232,6 +235,27 @@ def test_the_policy_judges_what_was_gathered(cards, gathered):
     assert gathered["outcomes"]["one_sided_confidence"] == 0.9
 
 
+def test_people_can_read_it(cards, gathered, capsys):
+    console = Console(width=160, highlight=False)
+    print_evidence(console, gathered, judge(cards.asked.promotion, gathered))
+    text = capsys.readouterr().out
+    figures = gathered["accumulated"]["figures"]
+    auc = gathered["outcomes"]["challenger"]["auc"]
+    for shown in (
+        f"{cards.name}: {cards.name}/2 beside {cards.name}/1",
+        f"{figures['flips']:,} flips ({figures['flip_share']:.2%})",
+        "swap set by Segment",
+        "… and 43 smaller values",
+        f"{auc['value']:.4f} [{auc['low']:.4f}, {auc['high']:.4f}]",
+        "only the challenger flags",
+    ):
+        assert shown in text, shown
+    [flips] = [line.split() for line in text.splitlines() if line.startswith("max_flips")]
+    assert flips[:4] == ["max_flips", "NO", "at", "most"]
+    print_run(console, cards.summaries[-1])
+    assert f"challenger {cards.name}/2: correlation 0." in capsys.readouterr().out
+
+
 def test_accumulated_evidence_is_written_once(cards, gathered):
     for _ in range(2):
         write_accumulated(cards.services, cards.asked, gathered)
@@ -325,6 +349,7 @@ def test_amounts_are_compared_by_the_champions_deciles(new_bench, tmp_path):
     assert everything["outcomes"]["reason"] == "the spec names no evidence.outcomes"
 
 
+@pytest.mark.thorough
 def test_classes_are_compared_by_their_labels(new_bench, tmp_path):
     bench = new_bench(tmp_path)
     table, _ = accounts(DAY)
