@@ -32,11 +32,11 @@ def promote(
     from nightscore.promotion import promote as move
     from nightscore.settings import pipelines_dir
 
-    moved, findings = move(services(), pipelines_dir(), name, alias, version, reason, force=force)
+    moved, proposal = move(services(), pipelines_dir(), name, alias, version, reason, force=force)
     if as_json:
         print_json(moved.last or {})
         return
-    for line in findings:
+    for line in proposal.lines():
         out.print(line, markup=False, soft_wrap=True)
     _tell(moved)
 
@@ -94,12 +94,13 @@ def compare(
 ) -> None:
     """Show in what two versions differ: inputs, libraries, metrics, predictions of their samples, evidence."""
     from nightscore.cli.app import services
-    from nightscore.promotion import compare as compare_versions
     from nightscore.settings import pipelines_dir
+    from nightscore.version_comparison import compare as compare_versions
 
-    found = compare_versions(services(), pipelines_dir(), parse_model(f"{name}@{first}"), parse_model(f"{name}@{second}"))
+    references = [parse_model(f"{name}@{which}") for which in (first, second)]
+    found = compare_versions(services(), pipelines_dir(), references[0], references[1])
     if as_json:
-        print_json(found.to_json())
+        print_json(found.content)
         return
     for part in found.parts:
         made = table(part.title, *part.columns)

@@ -84,6 +84,11 @@ def gather(services: Services, spec: Spec, champion: str, challenger: str, *, un
     }
 
 
+def shared_nights(bucket: Bucket, pipeline: str, champion: str, challenger: str) -> int:
+    """Return on how many nights both versions scored the same rows."""
+    return sum(challenger in night.record["challengers"] for night in _nights(bucket, pipeline, champion, None))
+
+
 def _parts(counted: Json | None) -> Json:
     names = ("counts", "moments", "bins", "slices")
     return {name: counted[name] for name in names} if counted else {"slices": {}}

@@ -22,7 +22,7 @@ from airflow.sdk import (
 )
 
 from nightscore.names import MODEL_NAME, PIPELINE_NAME
-from nightscore.orchestration import tasks
+from nightscore.orchestration import lifecycle, tasks
 from nightscore.orchestration.waiting import WaitForData
 from nightscore.spec import Schedule, Spec
 from nightscore.specs import SpecError, iter_specs
@@ -124,6 +124,24 @@ ROLLBACK_PARAMS = {
     "take_over": PARAMS["take_over"],
 }
 
+LIFECYCLE_PARAMS = {
+    "model": Param(
+        type="string", pattern=f"^{MODEL_NAME}$", title="Model", description="Its name in the registry.", section="What"
+    ),
+    "version": Param(
+        "challenger",
+        type="string",
+        pattern=f"^([1-9][0-9]*|{MODEL_NAME})$",
+        title="Version",
+        description="The version to promote: a number, or the alias that points to it.",
+        section="What",
+    ),
+    "alias": Param(
+        "champion", type="string", pattern=f"^{MODEL_NAME}$", title="Alias", description="What moves.", section="What"
+    ),
+    "reason": ROLLBACK_PARAMS["reason"],
+}
+
 # Which predictions table a rollback changes is known only when it runs.
 ROLLED_BACK = AssetAlias(name="nightscore-rolled-back", group="nightscore")
 
@@ -192,6 +210,9 @@ def make_dag(spec: Spec) -> DAG:
             shadowed = task(task_id="shadow", trigger_rule=rule)(tasks.shadow)(spec.name, run, term)
             compared = task(task_id="evidence")(tasks.evidence)(spec.name, run, term)
             published >> shadowed >> compared >> recorded
+            if spec.promotion is not None:
+                # A leaf decides on the state of the night, and a proposal that cannot be made must not.
+                compared >> lifecycle.Propose(task_id="propose", pipeline=spec.name) >> recorded
     return dag
 
 
@@ -265,6 +286,35 @@ def make_rollback_dag() -> DAG:
         default_args={"owner": TAG, "retries": 3, "retry_delay": dt.timedelta(seconds=30), "retry_policy": RETRIES},
     ) as dag:
         task(task_id="roll_back", outlets=[ROLLED_BACK])(tasks.roll_back)()
+    return dag
+
+
+def make_lifecycle_dag() -> DAG:
+    """Return the DAG that promotes a version of a model; a form starts it, or a pipeline whose challenger is due."""
+    with DAG(
+        lifecycle.DAG_ID,
+        schedule=None,
+        start_date=START,
+        catchup=False,
+        max_active_runs=16,
+        is_paused_upon_creation=False,
+        description="Promotes a version of a model: evidence, policy, a human's approval.",
+        doc_md=(
+            "Gathers the evidence of all nights on which the version and the champion scored the same rows, judges it "
+            "by `promotion` of every pipeline that uses the model, and asks for approval under *Required Actions*. "
+            "Approved, the alias moves, and its history holds the approver and the evidence's digest. No answer in "
+            "time is a no.\n\n**`gather` is red:** a policy is not met; its log names the rule. Nobody was asked.\n\n"
+            "**`promote` is red:** the alias was moved meanwhile, or the version is not what was registered; the log "
+            "says which.\n\nFrom a terminal: `nightscore models promote MODEL VERSION --reason WHY`; back again: "
+            "`nightscore models rollback MODEL --reason WHY`."
+        ),
+        params=LIFECYCLE_PARAMS,
+        tags={TAG},
+        default_args={"owner": TAG, "retries": 3, "retry_delay": dt.timedelta(seconds=30), "retry_policy": RETRIES},
+    ) as dag:
+        gathered = task(task_id="gather")(lifecycle.gather)()
+        approved = lifecycle.Approve(task_id="approve")
+        gathered >> approved >> task(task_id="promote")(lifecycle.promote)()
     return dag
 
 

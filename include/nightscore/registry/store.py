@@ -11,7 +11,7 @@ Loading reads in this order: resolve → read manifest → verify digest → aud
 import datetime as dt
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,0 +1,281 @@
+"""Promoting a version: the evidence of every pipeline that uses the model, judged by its policy, kept with the move.
+
+    registry/models/<name>/evidence/<digest>.json     created once
+    registry/models/<name>/proposals/<digest>.json    created once
+
+An alias that points to nothing yet has no champion to compare with, and moves without evidence. So does an alias that
+no pipeline publishes; a pipeline without a `promotion` asks for nothing.
+"""
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nightscore.arguments import parse_model, require_name
+from nightscore.errors import ConfigurationError, GateRefusedError, listed
+from nightscore.monitoring.evidence import gather, shared_nights
+from nightscore.monitoring.policy import Finding, judge
+from nightscore.objects import Json, to_json
+from nightscore.registry.aliases import Alias, AliasMovedError
+from nightscore.registry.manifest import digest
+from nightscore.registry.store import ROOT, DigestError, Registry, Version
+from nightscore.run import Services, utc_now
+from nightscore.settings import user_name
+from nightscore.spec import Promotion, Spec
+from nightscore.specs import iter_specs
+
+TIMEOUT = dt.timedelta(hours=24)
+
+
+class PromotionRefusedError(GateRefusedError):
+    """A pipeline's policy does not allow the promotion; no alias was moved."""
+
+    def __init__(self, proposal: "Proposal") -> None:
+        shown = "\n".join(f"  - {line}" for line in proposal.lines() if not line.endswith(": met"))
+        super().__init__(
+            f"{proposal.version.label} may not become {proposal.seen.name}@{proposal.seen.alias} yet:\n{shown}\n"
+            "Wait for more evidence, or promote it with --force and a reason."
+        )
+
+
+class ReasonError(ConfigurationError):
+    """A promotion needs a reason."""
+
+
+class ApproversError(ConfigurationError):
+    """The pipelines that use a model have no approver in common."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One pipeline's evidence for a version, and what its policy says of it."""
+
+    pipeline: str
+    policy: Promotion
+    evidence: Json
+    digest: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every rule is met."""
+        return all(finding.passed for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A version that may become what an alias points to.
+
+    Attributes:
+        seen: the alias as it was when the evidence was gathered.
+        version: where it may point to.
+        judged: what each pipeline's policy says, of those that have one.
+    """
+
+    seen: Alias
+    version: Version
+    judged: tuple[Judged, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every policy is met."""
+        return all(item.passed for item in self.judged)
+
+    @property
+    def approvers(self) -> tuple[str, ...] | None:
+        """Who may approve, whom every policy that names anybody names; None where none names anybody.
+
+        Raises:
+            ApproversError: they have nobody in common.
+        """
+        named = [item for item in self.judged if item.policy.approvers]
+        if not named:
+            return None
+        common = [who for who in named[0].policy.approvers if all(who in item.policy.approvers for item in named)]
+        if not common:
+            asked = "; ".join(f"{item.pipeline}: {listed(item.policy.approvers)}" for item in named)
+            raise ApproversError(f"No approver of {self.seen.name} is named by every pipeline that uses it: {asked}.")
+        return tuple(common)
+
+    @property
+    def timeout(self) -> dt.timedelta:
+        """How long an answer is waited for: the shortest time that a policy names."""
+        return min((item.policy.timeout for item in self.judged), default=TIMEOUT)
+
+    def lines(self) -> list[str]:
+        """Return a line for every rule of every policy."""
+        return [
+            f"{item.pipeline}: {finding.rule}: {finding.found}; wanted: {finding.wanted}: "
+            f"{'met' if finding.passed else 'NOT met'}"
+            for item in self.judged
+            for finding in item.findings
+        ]
+
+
+def propose(services: Services, folder: Path, name: str, alias: str, version: str) -> Proposal:
+    """Gather the evidence for a promotion and judge it; nothing is changed.
+
+    Args:
+        services: the deployment.
+        folder: where the specs are.
+        name: the model.
+        alias: the alias that would move.
+        version: a number, or the alias of the version that it would point to.
+
+    Raises:
+        ModelNotFoundError: there is no such version.
+        DigestError: it is not what was registered.
+        SpecError: a pipeline's spec cannot be read, so that nobody knows its policy.
+    """
+    registry = services.registry
+    registry.require_model(name)
+    seen = registry.alias(name, alias)
+    chosen = registry.resolve(parse_model(f"{name}@{version}"))
+    registry.require_whole(chosen)
+    if seen.version is None or seen.version == chosen.manifest.version:
+        return Proposal(seen, chosen, ())
+    judged = [
+        _judge(services, spec, spec.promotion, f"{name}/{seen.version}", chosen.label)
+        for spec in _using(folder, name, alias)
+        if spec.promotion is not None
+    ]
+    return Proposal(seen, chosen, tuple(judged))
+
+
+def _judge(services: Services, spec: Spec, policy: Promotion, champion: str, challenger: str) -> Judged:
+    evidence = gather(services, spec, champion, challenger)
+    return Judged(spec.name, policy, evidence, digest(to_json(evidence)), tuple(judge(policy, evidence)))
+
+
+def _using(folder: Path, name: str, alias: str) -> Iterator[Spec]:
+    """Yield the specs of the pipelines that publish what an alias of a model points to."""
+    for spec in iter_specs(folder):
+        if not isinstance(spec, Spec):
+            raise spec
+        if spec.model.name == name and spec.model.version is None and spec.model.alias_name == alias:
+            yield spec
+
+
+def keep(registry: Registry, proposal: Proposal, by: str | None = None) -> str:
+    """Keep a proposal and its evidence for good; return the proposal's digest."""
+    name = proposal.seen.name
+    for item in proposal.judged:
+        registry.bucket.create(f"{ROOT}{name}/evidence/{item.digest}.json", to_json(item.evidence))
+    content = to_json(
+        {
+            "model": name,
+            "alias": proposal.seen.alias,
+            "generation": proposal.seen.generation,
+            "from": proposal.seen.version,
+            "to": proposal.version.manifest.version,
+            "digest": proposal.version.digest,
+            "judged": [
+                {
+                    "pipeline": item.pipeline,
+                    "evidence": item.digest,
+                    "nights": len(item.evidence["nights"]),
+                    "findings": [asdict(finding) for finding in item.findings],
+                }
+                for item in proposal.judged
+            ],
+            "passed": proposal.passed,
+            "proposed_at": utc_now().isoformat(timespec="seconds"),
+            "proposed_by": by or user_name(),
+        }
+    )
+    found = digest(content)
+    registry.bucket.create(_path(name, found), content)
+    return found
+
+
+def carry_out(registry: Registry, name: str, kept: str, reason: str, *, by: str | None = None) -> Alias:
+    """Move the alias of a kept proposal; its history holds the digests of the proposal and of the evidence.
+
+    Args:
+        registry: where the proposal is kept.
+        name: the model.
+        kept: the proposal's digest.
+        reason: why.
+        by: who decides; by default the user of this process.
+
+    Raises:
+        DigestError: the proposal, or the version, is not what it was.
+        AliasMovedError: somebody else moved the alias since it was proposed.
+    """
+    stored = registry.bucket.read(_path(name, kept))
+    if stored is None or digest(stored.data) != kept:
+        raise DigestError(registry.bucket.uri(_path(name, kept)), kept, digest(stored.data if stored else b""))
+    proposal = stored.json()
+    version = registry.load_manifest(name, proposal["to"], proposal["digest"])
+    seen = registry.alias(name, proposal["alias"])
+    if seen.generation != proposal["generation"]:
+        raise AliasMovedError(name, seen.alias, seen.last)
+    evidence = [{key: item[key] for key in ("pipeline", "evidence", "nights")} for item in proposal["judged"]]
+    return registry.move_alias(
+        seen, version, reason, by=by, forced=not proposal["passed"], proposal=kept, evidence=evidence
+    )
+
+
+def promote(
+    services: Services, folder: Path, name: str, alias: str, version: str, reason: str, *, force: bool = False
+) -> tuple[Alias, Proposal]:
+    """Point an alias to a version if every policy allows it; return the alias as it is then, and what was judged.
+
+    Args:
+        services: the deployment.
+        folder: where the specs are.
+        name: the model.
+        alias: the alias.
+        version: a number, or the alias of the version that it shall point to.
+        reason: why.
+        force: whatever the policies say.
+
+    Raises:
+        PromotionRefusedError: a policy does not allow it.
+        AliasMovedError: somebody else moved the alias meanwhile.
+        ConfigurationError: there is no such version, or it is not what was registered.
+    """
+    if not reason.strip():
+        raise ReasonError("A promotion needs a reason: --reason WHY. It is kept in the alias's history.")
+    require_name(alias, "an alias")
+    proposal = propose(services, folder, name, alias, version)
+    if not proposal.passed and not force:
+        raise PromotionRefusedError(proposal)
+    kept = keep(services.registry, proposal)
+    return carry_out(services.registry, name, kept, reason), proposal
+
+
+def due_challenger(services: Services, spec: Spec, record: Json) -> str | None:
+    """Return the challenger that may be proposed by now, as `name/version`, or None.
+
+    It is the first of a night's challengers that has scored as many nights beside the champion as the policy asks for,
+    and was not proposed in the champion's place before.
+
+    Args:
+        services: the deployment.
+        spec: the pipeline.
+        record: the night's evidence.
+    """
+    registry, champion = services.registry, str(record["champion"])
+    if spec.promotion is None or spec.model.version is not None:
+        return None
+    seen = registry.alias(spec.model.name, spec.model.alias_name)
+    if champion != f"{spec.model.name}/{seen.version}":
+        return None
+    known = [registry.bucket.read_json(path) or {} for path in registry.bucket.iter_names(_folder(spec.model.name))]
+    for challenger in record["challengers"]:
+        number = int(challenger.rsplit("/", 1)[-1])
+        if any((item.get("from"), item.get("to")) == (seen.version, number) for item in known):
+            continue
+        if shared_nights(services.bucket, spec.name, champion, challenger) >= spec.promotion.min_nights:
+            return str(challenger)
+    return None
+
+
+def _folder(name: str) -> str:
+    return f"{ROOT}{name}/proposals/"
+
+
+def _path(name: str, found: str) -> str:
+    return f"{_folder(name)}{found}.json"
