@@ -158,10 +158,7 @@ class Bucket:
         try:
             with _translated(f"reading {name}"):
                 # Either sets the blob's generation to that of the bytes.
-                if largest is None:
-                    data = blob.download_as_bytes()
-                else:
-                    data = blob.download_as_bytes(end=largest, checksum=None)
+                data = blob.download_as_bytes() if largest is None else _download_at_most(blob, largest)
         except _AbsentError:
             return None
         return Stored(data, int(blob.generation))
@@ -291,6 +288,16 @@ def _abandon(writer: Any) -> None:
         with contextlib.suppress(Exception):  # the server forgets the upload by itself, after a week
             transport.delete(upload.resumable_url, timeout=10)
     writer._buffer.close()  # noqa: SLF001
+
+
+def _download_at_most(blob: Any, largest: int) -> bytes:
+    from google.api_core.exceptions import RequestRangeNotSatisfiable
+
+    try:
+        found = blob.download_as_bytes(end=largest, checksum=None)
+    except RequestRangeNotSatisfiable:  # an empty object has no first byte
+        found = blob.download_as_bytes()
+    return bytes(found)
 
 
 _NAMES_ONLY = "items(name),nextPageToken"

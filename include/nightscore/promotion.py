@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nightscore.arguments import parse_model, require_name
-from nightscore.errors import ConfigurationError, GateRefusedError, listed
+from nightscore.errors import ConfigurationError, GateRefusedError, listed, shorten
 from nightscore.monitoring.evidence import gather, shared_nights
 from nightscore.monitoring.policy import Finding, judge
 from nightscore.objects import Json, to_json
@@ -44,7 +44,7 @@ class ReasonError(ConfigurationError):
 
 
 class ApproversError(ConfigurationError):
-    """The pipelines that use a model have no approver in common."""
+    """The pipelines that use a model have no approver in common, or somebody else has approved."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,7 @@ def keep(registry: Registry, proposal: Proposal, by: str | None = None) -> str:
                 for item in proposal.judged
             ],
             "passed": proposal.passed,
+            "approvers": proposal.approvers,
             "proposed_at": utc_now().isoformat(timespec="seconds"),
             "proposed_by": by or user_name(),
         }
@@ -190,7 +191,7 @@ def keep(registry: Registry, proposal: Proposal, by: str | None = None) -> str:
 
 
 def carry_out(registry: Registry, name: str, kept: str, reason: str, *, by: str | None = None) -> Alias:
-    """Move the alias of a kept proposal; its history holds the digests of the proposal and of the evidence.
+    """Move the alias of a kept proposal, whoever has approved it; its history holds the digests of what was judged.
 
     Args:
         registry: where the proposal is kept.
@@ -203,10 +204,7 @@ def carry_out(registry: Registry, name: str, kept: str, reason: str, *, by: str 
         DigestError: the proposal, or the version, is not what it was.
         AliasMovedError: somebody else moved the alias since it was proposed.
     """
-    stored = registry.bucket.read(_path(name, kept))
-    if stored is None or digest(stored.data) != kept:
-        raise DigestError(registry.bucket.uri(_path(name, kept)), kept, digest(stored.data if stored else b""))
-    proposal = stored.json()
+    proposal = _read(registry, name, kept)
     version = registry.load_manifest(name, proposal["to"], proposal["digest"])
     seen = registry.alias(name, proposal["alias"])
     if seen.generation != proposal["generation"]:
@@ -215,6 +213,20 @@ def carry_out(registry: Registry, name: str, kept: str, reason: str, *, by: str 
     return registry.move_alias(
         seen, version, reason, by=by, forced=not proposal["passed"], proposal=kept, evidence=evidence
     )
+
+
+def require_approver(registry: Registry, name: str, kept: str, user: str) -> None:
+    """Check that a user may approve a kept proposal.
+
+    Raises:
+        ApproversError: its policies name others.
+    """
+    approvers = _read(registry, name, kept)["approvers"]
+    if approvers is not None and user not in approvers:
+        raise ApproversError(
+            f"The promotion of {name} was approved by {shorten(user)!r}, whom promotion.approvers does not name: "
+            f"{listed(approvers)}. No alias was moved."
+        )
 
 
 def promote(
@@ -271,6 +283,13 @@ def due_challenger(services: Services, spec: Spec, record: Json) -> str | None:
         if shared_nights(services.bucket, spec.name, champion, challenger) >= spec.promotion.min_nights:
             return str(challenger)
     return None
+
+
+def _read(registry: Registry, name: str, kept: str) -> Json:
+    stored = registry.bucket.read(_path(name, kept))
+    if stored is None or digest(stored.data) != kept:
+        raise DigestError(registry.bucket.uri(_path(name, kept)), kept, digest(stored.data if stored else b""))
+    return stored.json()
 
 
 def _folder(name: str) -> str:

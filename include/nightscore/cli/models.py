@@ -3,7 +3,7 @@
 import math
 import subprocess
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from nightscore.cli import aliases
 from nightscore.cli.console import out, print_json, table
 from nightscore.objects import Json
 from nightscore.registry.examination import Facts
+
+if TYPE_CHECKING:
+    from nightscore.registry.card import Card
 
 app = typer.Typer(
     help="Models: register, list and show versions; move, roll back and explain aliases.", no_args_is_help=True
@@ -79,6 +82,32 @@ def register(
     )
 
 
+@app.command("check")
+def check_model(
+    file: File,
+    sample: Sample,
+    classes: Classes = None,
+    expected: Expected = None,
+    tolerance: Tolerance = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as one JSON object.")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print it as Markdown, for a pull request's comment.")
+    ] = False,
+) -> None:
+    """Do all that registering does with a file, and store nothing: audit, load, score the sample, compare, measure."""
+    from nightscore.registry.card import examination_card
+    from nightscore.registry.examination import examine
+
+    facts = Facts(classes=_parse_classes(classes), expected=expected, tolerance=tolerance)
+    found = examine("checked", file, sample, facts)
+    if as_json:
+        left_out = {"name", "version", "created_at", "created_by", "metrics", "owner", "description"}
+        content = found.manifest.model_dump(mode="json", exclude=left_out)
+        print_json({"file": file.name, **content, "rows_per_second": round(found.rows_per_second)})
+        return
+    _print_card(examination_card(file.name, found), as_markdown=as_markdown)
+
+
 @app.command("list")
 def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
@@ -109,7 +138,7 @@ def show_model(
 ) -> None:
     """Show a version's model card: what it is, reads and predicts, who made it of what, and where it stands."""
     from nightscore.cli.app import services
-    from nightscore.registry.card import card, card_as_markdown
+    from nightscore.registry.card import card
 
     registry = services().registry
     reference = parse_model(model)
@@ -121,15 +150,7 @@ def show_model(
         print_json({**version.manifest.model_dump(mode="json"), "digest": version.digest})
         return
     told = card(version, registry.reference(version), list(registry.iter_aliases(version.manifest.name)))
-    if as_markdown:
-        out.print(card_as_markdown(told), markup=False, highlight=False, soft_wrap=True)
-        return
-    for part in told.parts:
-        made = table(part.title, *part.columns)
-        made.show_header = any(part.columns)
-        for row in part.rows:
-            made.add_row(*row)
-        out.print(made)
+    _print_card(told, as_markdown=as_markdown)
 
 
 @app.command("verify")
@@ -152,6 +173,20 @@ def verify_models(
         out.print(made if found else "No models yet. Register one with `nightscore models register`.")
     if faulty:
         raise typer.Exit(1)
+
+
+def _print_card(told: "Card", *, as_markdown: bool) -> None:
+    from nightscore.registry.card import card_as_markdown
+
+    if as_markdown:
+        out.print(card_as_markdown(told), markup=False, highlight=False, soft_wrap=True)
+        return
+    for part in told.parts:
+        made = table(part.title, *part.columns)
+        made.show_header = any(part.columns)
+        for row in part.rows:
+            made.add_row(*row)
+        out.print(made)
 
 
 def _parse_metric(text: str) -> tuple[str, float]:

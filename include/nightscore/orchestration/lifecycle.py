@@ -61,10 +61,13 @@ class Approve(ApprovalOperator):
 def promote(params: dict[str, Any] | None = None, dag_run: Any = None, ti: Any = None) -> None:
     """Move the alias as it was proposed and approved; its history names the approver and the evidence's digest.
 
+    Airflow asks only whom the policies name, but an auth manager may let everybody answer: it is checked again here.
+
     Raises:
+        ApproversError: somebody has approved whom the policies do not name.
         AliasMovedError: somebody else moved the alias since it was proposed.
     """
-    from nightscore.promotion import carry_out
+    from nightscore.promotion import carry_out, require_approver
     from nightscore.run import build_services
     from nightscore.settings import settings
 
@@ -73,6 +76,7 @@ def promote(params: dict[str, Any] | None = None, dag_run: Any = None, ti: Any =
     user = answer.get("responded_by_user") or {}
     by = f"{user.get('name') or user.get('id') or 'somebody'} in Airflow, {dag_run.run_id}"
     registry = build_services(settings()).registry
+    require_approver(registry, given["model"], asked["proposal"], str(user.get("id")))
     moved = carry_out(registry, given["model"], asked["proposal"], given["reason"], by=by)
     log.info("%s@%s is now %s/%s, approved by %s", moved.name, moved.alias, moved.name, moved.version, by)
 

@@ -1,12 +1,14 @@
 """The model card: what is known of a version, for people. Rendered as tables on a terminal, or as Markdown."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nightscore.errors import listed
 from nightscore.objects import Json
 from nightscore.registry.aliases import Alias
-from nightscore.registry.manifest import Agreement, Input
+from nightscore.registry.examination import Examined
+from nightscore.registry.manifest import REFERENCE_FILE, Agreement, Input
 from nightscore.registry.store import Version
 
 
@@ -48,6 +50,31 @@ def card(version: Version, reference: Json | None, aliases: Iterable[Alias]) -> 
     if reference is not None:
         parts.append(Part("predictions of the sample", ("", ""), (("distribution", _histogram(reference["score"])),)))
     return Card(label, tuple(part for part in parts if part.rows))
+
+
+def examination_card(file: str, found: Examined) -> Card:
+    """Return what an examination found of a file, as a card."""
+    manifest = found.manifest
+    reference = json.loads(found.files[REFERENCE_FILE])
+    facts = {
+        "estimator": f"{manifest.estimator} ({manifest.format})",
+        "task": manifest.task,
+        "classes": ", ".join(manifest.classes),
+        "size": f"{sum(part.size for part in manifest.files.values()):,} bytes",
+        "tried on": f"{manifest.sample_rows:,} rows{_agreement(manifest.agreement)}",
+        "speed": f"{found.rows_per_second:,.0f} rows/s in one thread",
+        "libraries": ", ".join(f"{name} {number}" for name, number in sorted(manifest.libraries.items())),
+        "creates": listed(manifest.types, most=40) or "nothing that its format does not trust anyway",
+    }
+    inputs = tuple(_input(item, reference["features"].get(item.name)) for item in manifest.inputs)
+    return Card(
+        file,
+        (
+            Part(file, ("", ""), tuple((name, value) for name, value in facts.items() if value)),
+            Part("inputs", ("name", "type", "may be NULL", "in the sample"), inputs),
+            Part("predictions of the sample", ("", ""), (("distribution", _histogram(reference["score"])),)),
+        ),
+    )
 
 
 def card_as_markdown(told: Card) -> str:

@@ -9,6 +9,7 @@ signers, no version is loaded without a valid signature by one of them; the chec
 import contextlib
 import io
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,8 +87,10 @@ def sign_with_key(what: str, files: Mapping[str, bytes], private_key: Path, pass
 
     if not private_key.is_file():
         raise SignerError(f"There is no key {private_key}.")
+    # The library hands the password on as it is, to one that takes bytes.
+    secret: Any = None if password is None else password.encode()
     try:
-        config = signing.Config().use_elliptic_key_signer(private_key=private_key, password=password)
+        config = signing.Config().use_elliptic_key_signer(private_key=private_key, password=secret)
     except (ValueError, TypeError) as error:
         raise SignerError(f"{private_key} cannot be used as a private key: {shorten(error)}") from error
     return _signed(files, config)
@@ -157,7 +160,9 @@ def _fault(folder: Path, signature: Path, signer: Signer) -> str | None:
                 )
             config.verify(folder, signature)
     except Exception as error:  # noqa: BLE001 - whatever goes wrong with what a stranger wrote, it is not valid
-        return shorten(error or type(error).__name__, 160)
+        # Of other contents, the library says the digests at length, and nobody reads them.
+        named = re.findall(r"mismatch for '([^']+)'", str(error).replace("\\", ""))
+        return f"it is of another {listed(named)}" if named else shorten(str(error) or type(error).__name__, 160)
     return None
 
 
