@@ -2,8 +2,9 @@
 
 import math
 import subprocess
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +31,12 @@ Sample = Annotated[Path, typer.Option(help="Parquet or CSV file of training rows
 Classes = Annotated[
     str | None, typer.Option(help="A classifier's labels, joined by commas, where the file does not hold them.")
 ]
+FactsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--facts", help="YAML file with metrics, description, owner, training_data, git_revision, classes, expected."
+    ),
+]
 Expected = Annotated[
     str | None, typer.Option(help="The sample's column of the original's predictions, to compare with.")
 ]
@@ -45,12 +52,15 @@ def register(
     sample: Sample,
     alias: Annotated[str | None, typer.Option(help="An alias to move to the new version, like challenger.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, as often as wanted.")] = None,
-    description: Annotated[str, typer.Option(help="What this version is.")] = "",
-    owner: Annotated[str, typer.Option(help="The team that answers for it.")] = "",
-    training_data: Annotated[str, typer.Option(help="What it was fitted on: a table and its partitions, a URI.")] = "",
+    description: Annotated[str | None, typer.Option(help="What this version is.")] = None,
+    owner: Annotated[str | None, typer.Option(help="The team that answers for it.")] = None,
+    training_data: Annotated[
+        str | None, typer.Option(help="What it was fitted on: a table and its partitions, a URI.")
+    ] = None,
     git_revision: Annotated[
         str | None, typer.Option(help="The commit of the code that fitted it; by default the checkout's, if any.")
     ] = None,
+    facts_file: FactsFile = None,
     classes: Classes = None,
     expected: Expected = None,
     tolerance: Tolerance = None,
@@ -59,16 +69,19 @@ def register(
     """Store a file as the next version of a model, after auditing it and trying it on the sample."""
     from nightscore.cli.app import services
 
-    facts = Facts(
+    facts = _facts(
+        facts_file,
         metrics=dict(_parse_metric(item) for item in metric or []),
         description=description,
         owner=owner,
         training_data=training_data,
-        git_revision=_checked_out() if git_revision is None else git_revision,
+        git_revision=git_revision,
         classes=_parse_classes(classes),
         expected=expected,
         tolerance=tolerance,
     )
+    if not facts.git_revision:
+        facts = replace(facts, git_revision=_checked_out())
     version = services().registry.register(name, file, sample, alias=alias, facts=facts)
     manifest = version.manifest
     if as_json:
@@ -86,6 +99,7 @@ def register(
 def check_model(
     file: File,
     sample: Sample,
+    facts_file: FactsFile = None,
     classes: Classes = None,
     expected: Expected = None,
     tolerance: Tolerance = None,
@@ -98,7 +112,7 @@ def check_model(
     from nightscore.registry.card import examination_card
     from nightscore.registry.examination import examine
 
-    facts = Facts(classes=_parse_classes(classes), expected=expected, tolerance=tolerance)
+    facts = _facts(facts_file, classes=_parse_classes(classes), expected=expected, tolerance=tolerance)
     found = examine("checked", file, sample, facts)
     if as_json:
         left_out = {"name", "version", "created_at", "created_by", "metrics", "owner", "description"}
@@ -187,6 +201,16 @@ def _print_card(told: "Card", *, as_markdown: bool) -> None:
         for row in part.rows:
             made.add_row(*row)
         out.print(made)
+
+
+def _facts(file: Path | None, **given: Any) -> Facts:
+    """Return what a file says of a version, and over it what the options say."""
+    from nightscore.registry.examination import read_facts
+
+    said = {name: value for name, value in given.items() if value}
+    facts = read_facts(file) if file is not None else Facts()
+    metrics = {**facts.metrics, **said.pop("metrics", {})}
+    return replace(facts, **said, metrics=metrics)
 
 
 def _parse_metric(text: str) -> tuple[str, float]:

@@ -4,10 +4,13 @@ Nothing is stored here. Registration stores what the examination made; `nightsco
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as validated_dataclass
 
 from nightscore.errors import ConfigurationError, listed, near_miss, shorten
 from nightscore.objects import to_json
@@ -39,7 +42,11 @@ class ModelFileError(ConfigurationError):
     """There is no such model file."""
 
 
-@dataclass(frozen=True)
+class FactsError(ConfigurationError):
+    """A file of facts cannot be read."""
+
+
+@validated_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Facts:
     """What the owner of a version says of it.
 
@@ -55,14 +62,14 @@ class Facts:
         tolerance: by how much a prediction may differ from the original's; by default the format's own.
     """
 
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, FiniteFloat] = Field(default_factory=dict)
     description: str = ""
     owner: str = ""
     training_data: str = ""
     git_revision: str = ""
-    classes: Sequence[str] = ()
+    classes: tuple[str, ...] = ()
     expected: str | None = None
-    tolerance: float | None = None
+    tolerance: FiniteFloat | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,27 @@ class Examined:
     manifest: Manifest
     files: Mapping[str, bytes]
     rows_per_second: float
+
+
+def read_facts(file: Path) -> Facts:
+    """Read facts from a YAML file whose keys are the attributes of `Facts`.
+
+    Raises:
+        FactsError: there is no such file, it is no mapping, or a key or value is not known; names the near miss.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_bytes())
+        return TypeAdapter(Facts).validate_python({} if content is None else content)
+    except (OSError, yaml.YAMLError) as error:
+        raise FactsError(f"The facts {file} cannot be read: {shorten(error)}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else "the file"
+        allowed = [item.name for item in fields(Facts)]
+        hint = near_miss(key, allowed) if key not in allowed else first["msg"]
+        raise FactsError(f"The facts {file}: {shorten(key)}: {shorten(hint)}") from error
 
 
 def examine(name: str, file: Path, sample: Path, facts: Facts | None = None) -> Examined:

@@ -153,3 +153,46 @@ def test_a_file_is_checked_and_not_stored(nightscore, folder, model):
     assert done.returncode == 2
     assert "two.skops differ from the sample's score by up to" in flat(done.stderr)
     assert nightscore("models", "history", model, "--json").stdout.count('"to"') == 2
+
+
+def test_facts_come_from_a_file_and_options_say_more(nightscore, folder):
+    name = f"m{uuid.uuid4().hex[:12]}"
+    (folder / "facts.yaml").write_text(
+        "owner: risk-ml\ndescription: The second.\nmetrics: {auc: 0.7, ks: 0.3}\ntraining_data: cards of October\n"
+    )
+    arguments = (
+        "models",
+        "register",
+        name,
+        "one.skops",
+        "--sample",
+        "sample.parquet",
+        "--facts",
+        "facts.yaml",
+        "--json",
+    )
+    done = nightscore(*arguments, "--metric", "auc=0.71", "--owner", "cards")
+    found = json.loads(done.stdout)
+    assert (found["owner"], found["description"]) == ("cards", "The second.")
+    assert found["metrics"] == {"auc": 0.71, "ks": 0.3}
+    assert found["training_data"] == "cards of October"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ownr: risk", "The facts facts.yaml: ownr: Did you mean `owner`?"),
+        ("metrics: {auc: high}", "The facts facts.yaml: metrics: Input should be a valid number"),
+        ("metrics: {auc: .nan}", "The facts facts.yaml: metrics: Input should be a finite number"),
+        ("classes: good", "The facts facts.yaml: classes: Input should be a valid tuple"),
+        ("- a", "The facts facts.yaml: the file: "),
+        ("{", "The facts facts.yaml cannot be read: "),
+        (None, "The facts facts.yaml cannot be read: "),
+    ],
+)
+def test_facts_that_are_none(nightscore, folder, text, words):
+    if text is not None:
+        (folder / "facts.yaml").write_text(text)
+    done = nightscore("models", "check", "one.skops", "--sample", "sample.parquet", "--facts", "facts.yaml")
+    assert done.returncode == 2
+    assert words in flat(done.stderr)

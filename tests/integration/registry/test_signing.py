@@ -108,9 +108,7 @@ def test_a_signature_of_another_version_is_none(desk):
     key = new_key(desk.signers, "risk")
     desk.sign(first, key)
     desk.plain.add_signature(second, desk.plain.signatures(first)[0])
-    with pytest.raises(
-        SignatureRequiredError, match=r"risk: it is of another manifest\.json, model\.skops\."
-    ):
+    with pytest.raises(SignatureRequiredError, match=r"risk: it is of another manifest\.json, model\.skops\."):
         desk.strict.load(second)
 
 
