@@ -89,7 +89,13 @@ The columns of the predictions table, here for one key `account_id`. It is parti
 where it does not exist, the first publication creates it. An existing table may have further columns that may be NULL.
 """
 
-PROSE = {"ModelReference": CHALLENGERS, "Checks": CHECKS}  # beneath the keys of a part
+EVIDENCE = """\
+What is counted of champion and challengers on every night, what outcomes add to it, and what a policy makes of it, is
+in [evidence](evidence.md). Neither `evidence.outcomes` nor `promotion` changes a run; `evidence.slices` are frozen with
+its rows.
+"""
+
+PROSE = {"ModelReference": CHALLENGERS, "Checks": CHECKS, "Evidence": EVIDENCE}  # beneath the keys of a part
 
 EXITS = """\
 Exit codes: 0 done (for `nightscore run`: published, or a dry run that went through; for `nightscore plan`: ready), 1 a

@@ -8,6 +8,7 @@ from typing import TypeVar
 from nightscore.challengers import choose_challengers
 from nightscore.errors import ConfigurationError
 from nightscore.gates.expectations import require_expectations
+from nightscore.monitoring.outcomes import require_outcomes
 from nightscore.prediction_schema import prediction_columns, require_checked_columns, table_faults
 from nightscore.run import Services
 from nightscore.snapshot_sql import frozen_select
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 def check_pipeline(spec: Spec, services: Services) -> list[str]:
-    """Return a sentence for every fault of a pipeline: model, columns, row rules, expectations, predictions table.
+    """Return a sentence for every fault of a pipeline: model, columns, row rules, expectations, outcomes, its table.
 
     Nothing is read but metadata: queries are dry runs, which BigQuery does not bill.
     """
@@ -33,6 +34,8 @@ def check_pipeline(spec: Spec, services: Services) -> list[str]:
         _collect(faults, partial(require_expectations, spec.name, path, expectations))
     for condition in spec.features.wait.conditions if spec.features.wait else ():
         _collect(faults, partial(require_condition, condition, spec, services.warehouse))
+    if spec.evidence.outcomes is not None:
+        _collect(faults, partial(require_outcomes, services.warehouse, spec, spec.evidence.outcomes))
     if version is None:
         _collect(faults, lambda: source_columns(spec, services.warehouse))
         return faults

@@ -59,7 +59,9 @@ def evidence(run: Run) -> Json:
     except TransientError:
         raise
     except Exception as error:  # noqa: BLE001 - the champion is published: nothing here may cost the night its end
-        return {**found, "error": shorten(error, 600)}
+        why = shorten(error, 600)
+        unknown = dict.fromkeys(shadowed["rows"], f"It could not be compared: {shorten(error)}")
+        return {**found, "left_out": {**found["left_out"], **unknown}, "error": why}
     for label, wanted in shadowed["rows"].items():
         rows = counted[label]["counts"]["rows"] if label in counted else 0
         if rows == wanted and rows:

@@ -302,6 +302,7 @@ def test_what_a_retry_would_only_repeat_is_recorded_and_a_server_that_fails_is_n
     found = evidence(broken)
     assert found["challengers"] == {}
     assert found["error"].startswith("BigQuery refused to go on while comparing the challengers")
+    assert found["left_out"][f"{cards.name}/2"].startswith("It could not be compared: BigQuery refused")
 
     def fails(*_, **__):
         raise WarehouseError("comparing", "backendError")
