@@ -61,7 +61,7 @@ def replace_rows(
         warehouse: where the table is; it is created where there is none.
         name: the table's.
         rows: the new rows, as JSON: column → value.
-        of: the columns that say which rows are replaced, `partition_date` among them.
+        of: column → value, which say the rows that are replaced.
         doing: what this is for, as the words after "while" in an error.
         job_key: makes the statement one and the same job however often it is submitted; None: always a new job.
         labels: labels of the job.

@@ -89,13 +89,18 @@ def print_evidence(console: "Console", gathered: Json, findings: "Sequence[Findi
 
 
 def _print_nights(console: "Console", title: str, nights: Sequence[Json], figures: Json) -> None:
-    made = table(title, "night", "rows#", "with outcome#", "agreement")
+    made = table(title, "night", "rows#", "with outcome#", "AUC champion#", "challenger#", "agreement")
     for night in nights[-LAST_NIGHTS:]:
-        known = "" if night["outcomes"] is None else f"{night['outcomes']:,}"
-        made.add_row(night["partition"], f"{night['rows']:,}", known, agreement(night))
-    all_known = "" if nights[0]["outcomes"] is None else f"{sum(night['outcomes'] for night in nights):,}"
-    made.add_row(f"all {len(nights)}", f"{figures['rows']:,}", all_known, agreement(figures))
+        made.add_row(night["partition"], f"{night['rows']:,}", *_known(night["outcomes"]), agreement(night))
+    made.add_row(f"all {len(nights)}", f"{figures['rows']:,}", "", "", "", agreement(figures))
     console.print(made)
+
+
+def _known(outcomes: Json | None) -> list[str]:
+    if outcomes is None or not outcomes["rows"]:
+        return ["" if outcomes is None else "0", "", ""]
+    both = [outcomes[side]["auc"] for side in ("champion", "challenger")]
+    return [f"{outcomes['rows']:,}", *("" if auc is None else f"{auc:.4f}" for auc in both)]
 
 
 def _print_slices(console: "Console", slices: Json) -> None:
@@ -107,7 +112,7 @@ def _print_slices(console: "Console", slices: Json) -> None:
         for value in largest[:LARGEST_VALUES]:
             counts = values[value]
             keys = ("rows", "flagged_by_champion", "flagged_by_challenger", "swapped_in", "swapped_out")
-            made.add_row(value, *(f"{counts[key]:,}" for key in keys))
+            made.add_row(value, *(f"{counts[key]:,}" if key in counts else "" for key in keys))
         console.print(made)
         if len(largest) > LARGEST_VALUES:
             console.print(f"… and {len(largest) - LARGEST_VALUES} smaller values", style="dim")

@@ -43,11 +43,15 @@ def gather(services: Services, spec: Spec, champion: str, challenger: str, *, un
         until: the last night that counts; by default all do. Of more than 366 nights, the latest count.
 
     Returns:
-        `pipeline`, `champion`, `challenger`, `task`, `threshold`; `nights`, a list of `partition`, `run_id`,
-        `outcomes` (rows whose outcome is known; None where none was asked for) and the figures of
-        `agreement.figures`; `accumulated` with `counts`, `moments`, `bins`, `slices` and `figures`; `left_out`, a list
-        of the nights on which the champion was published and the challenger was not counted, with `why`; `outcomes`,
-        with `rows` and, where that is 0, a `reason`; else what `outcomes.compare_outcomes` returns.
+        `pipeline`, `champion`, `challenger`, `task`, `threshold`, and
+
+        * `nights`: a list of `partition`, `run_id`, the figures of `agreement.figures`, and `outcomes`: `rows` whose
+          outcome is known and both models' `auc`, `gini`, `ks`, `brier`; None where outcomes were not asked for;
+        * `accumulated`: what `agreement.add` makes of the nights, and its `figures`;
+        * `left_out`: a list of the nights on which the champion was published and the challenger was not counted:
+          `partition`, `run_id`, `why`;
+        * `outcomes`: what `outcomes.compare_outcomes` returns of all nights; where no outcome is known, `rows` is 0 and
+          `reason` says why.
 
     Raises:
         ConfigurationError: the table of outcomes is not as the spec says.
@@ -73,7 +77,7 @@ def gather(services: Services, spec: Spec, champion: str, challenger: str, *, un
             {
                 "partition": night.partition.isoformat(),
                 "run_id": night.run_id,
-                "outcomes": None if known is None else known.get(night.partition, 0),
+                "outcomes": None if known is None else known.get(night.partition, {"rows": 0}),
                 **found["figures"],
             }
             for night, found in zip(nights, counted, strict=True)
@@ -120,8 +124,8 @@ def _night(bucket: Bucket, pipeline: str, day: dt.date, champion: str) -> _Night
 
 def _outcomes(
     services: Services, spec: Spec, champion: str, challenger: str, nights: list[_Night], task: str | None
-) -> tuple[Json, dict[dt.date, int] | None]:
-    """Return what the outcomes say, and night → rows whose outcome is known."""
+) -> tuple[Json, dict[dt.date, Json] | None]:
+    """Return what the outcomes of all nights say, and of each night that has some."""
     wanted = spec.evidence.outcomes
     reason = None
     if wanted is None:

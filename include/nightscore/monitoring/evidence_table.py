@@ -10,7 +10,7 @@ from nightscore.run import Services
 from nightscore.spec import Spec
 
 TABLE = "evidence"
-SCOPES = ("night", "accumulated")
+METRICS = ("auc", "gini", "ks", "brier")
 DECILE = "(decile)"  # in the place of a slice, of the rows of a calibration
 
 
@@ -42,8 +42,26 @@ def accumulated_rows(evidence: Json) -> list[Json]:
     return [{**base, **row} for row in rows]
 
 
+def outcome_rows(evidence: Json) -> list[Json]:
+    """Return the table's rows of what each night's outcomes say, under the date of the night."""
+    base = {name: evidence[name] for name in ("pipeline", "champion", "challenger")}
+    found = []
+    for night in evidence["nights"]:
+        outcomes = night["outcomes"]
+        if outcomes is None or not outcomes["rows"]:
+            continue
+        own = {"run_id": night["run_id"], **base, "partition_date": night["partition"], "scope": "outcomes"}
+        values = {f"{side}_{name}": outcomes[side][name] for side in ("champion", "challenger") for name in METRICS}
+        found += [
+            {**own, "metric": metric, "value": value, "rows": outcomes["rows"]} for metric, value in values.items()
+        ]
+    return found
+
+
 def write_accumulated(services: Services, spec: Spec, evidence: Json) -> None:
-    """Replace the accumulated rows of these two versions and of the last night by these; without a night, do nothing.
+    """Write what was gathered of two versions; without a night, do nothing.
+
+    Accumulated rows replace those of the same last night. Rows of single nights' outcomes replace all of the two.
 
     Args:
         services: the deployment.
@@ -53,16 +71,21 @@ def write_accumulated(services: Services, spec: Spec, evidence: Json) -> None:
     rows = accumulated_rows(evidence)
     if not rows:
         return
-    of = {name: rows[0][name] for name in ("pipeline", "champion", "challenger", "scope")}
-    replace_rows(
-        services.warehouse,
-        TABLE,
-        rows,
-        {**of, "partition_date": dt.date.fromisoformat(rows[0]["partition_date"])},
-        doing=f"recording the evidence of {spec.name}",
-        job_key=None,
-        labels={"nightscore_pipeline": spec.name[:63]},
-    )
+    of = {name: evidence[name] for name in ("pipeline", "champion", "challenger")}
+    last = dt.date.fromisoformat(rows[0]["partition_date"])
+    for found, owned in (
+        (rows, {**of, "scope": "accumulated", "partition_date": last}),
+        (outcome_rows(evidence), {**of, "scope": "outcomes"}),
+    ):
+        replace_rows(
+            services.warehouse,
+            TABLE,
+            found,
+            owned,
+            doing=f"recording the evidence of {spec.name}",
+            job_key=None,
+            labels={"nightscore_pipeline": spec.name[:63]},
+        )
 
 
 def _agreement(counted: Json, figures: Json) -> Iterator[Json]:
@@ -86,7 +109,7 @@ def _outcomes(outcomes: Json) -> Iterator[Json]:
     yield {"metric": "outcomes", "value": rows, "rows": rows}
     yield {"metric": "outcomes_positive", "value": outcomes["positives"], "rows": rows}
     for side in ("champion", "challenger", "difference"):
-        for metric in ("auc", "gini", "ks", "brier"):
+        for metric in METRICS:
             yield {"metric": f"{side}_{metric}", "rows": rows, **_bounds(outcomes[side][metric])}
         for item in outcomes[side].get("calibration", ()):
             within = {"slice": DECILE, "slice_value": str(item["decile"]), "rows": item["rows"]}

@@ -5,17 +5,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nightscore.errors import ConfigurationError, near_miss
-from nightscore.monitoring.performance import BUCKETS, CONFIDENCE, REPLICATES, Cells, compare, rate
+from nightscore.monitoring.performance import BUCKETS, CONFIDENCE, REPLICATES, Cells, compare, measures_by_bucket, rate
 from nightscore.objects import Json
 from nightscore.snapshot_sql import PARTITION_TYPES, key_hash
 from nightscore.spec import Outcomes, Spec
 from nightscore.warehouse import Column, Warehouse
 
 WIDTH = 0.05  # of a bin, in log-odds
+WIDTH_OF_A_NIGHT = 0.2  # of a bin where nights are told apart, and buckets are not
 NEAREST = 1e-7  # to 0 and 1: log-odds beyond are counted together
 
 # What a cell belongs to.
-CHAMPION, CHALLENGER, SWAPS, NIGHTS = range(4)
+CHAMPION, CHALLENGER, SWAPS, NIGHT_OF_CHAMPION, NIGHT_OF_CHALLENGER = range(5)
 # A row of SWAPS: whether the champion flags it (2) and whether the challenger does (1).
 SWAPPED_IN, SWAPPED_OUT = 1, 2
 
@@ -32,8 +33,10 @@ def compare_outcomes(
     challenger: str,
     nights: Mapping[str, dt.date],
     one_sided: float,
-) -> tuple[Json, dict[dt.date, int]]:
-    """Return how well two models tell the outcomes of these nights apart, and of how many rows a night has one.
+) -> tuple[Json, dict[dt.date, Json]]:
+    """Return how well two models tell the outcomes of these nights apart, on all of them and on each.
+
+    Of a night that has outcomes: `rows` with one, and for `champion` and `challenger` what `measures_by_bucket` says.
 
     Args:
         warehouse: where the tables are.
@@ -66,9 +69,19 @@ def compare_outcomes(
         labels={"nightscore_pipeline": spec.name[:63]},
         max_bytes_billed=spec.limits.max_bytes_billed,
     )
-    first = min(nights.values())
-    by_night = {first + dt.timedelta(days=int(r["bin"])): int(r["n"]) for r in found.rows if r["part"] == NIGHTS}
-    return _figures(found.rows, one_sided, has_threshold=threshold is not None), by_night
+    figures = _figures(found.rows, one_sided, has_threshold=threshold is not None)
+    return figures, _by_night(found.rows, min(nights.values()))
+
+
+def _by_night(rows: Sequence[Mapping[str, Any]], first: dt.date) -> dict[dt.date, Json]:
+    own = {part: [row for row in rows if row["part"] == part] for part in (NIGHT_OF_CHAMPION, NIGHT_OF_CHALLENGER)}
+    places = {place: at for at, place in enumerate(sorted({int(row["bucket"]) for row in own[NIGHT_OF_CHAMPION]}))}
+    champion, challenger = (Cells.of(found, places) for found in own.values())
+    both = zip(places, champion.rows.sum(axis=1), *map(measures_by_bucket, (champion, challenger)), strict=True)
+    return {
+        first + dt.timedelta(days=place): {"rows": int(n), "champion": one, "challenger": other}
+        for place, n, one, other in both
+    }
 
 
 def _figures(rows: Sequence[Mapping[str, Any]], one_sided: float, *, has_threshold: bool) -> Json:
@@ -136,6 +149,8 @@ def outcomes_sql(
 ) -> str:
     """Return GoogleSQL that counts rows with an outcome by bucket of the key and bin of the score, for both models.
 
+    And once more by night, without buckets and in wider bins, so that a year's answer is not much longer.
+
     A key that has several outcomes for one night counts once, as positive when one of them is. A bin is a twentieth of
     log-odds wide: even where scores are all near 0, rows of one bin are hardly apart.
     """
@@ -144,9 +159,17 @@ def outcomes_sql(
     keys = ", ".join(f"`{key}` AS k{index}" for index, key in enumerate(names))
     using = ", ".join(f"k{index}" for index in range(len(names)))
     scored = f"`{spec.features.partition}` BETWEEN @first AND @last AND run_id IN UNNEST(@runs) AND model_version"
-    swap = "IF(a >= @threshold, 2, 0) + IF(b >= @threshold, 1, 0)" if has_threshold else "0"
-    parts = [CHAMPION, CHALLENGER, SWAPS, NIGHTS] if has_threshold else [CHAMPION, CHALLENGER, NIGHTS]
-    error = f"IF(part = {CHALLENGER}, b, a) - y"
+    swap = "IF(a >= @threshold, 2, 0) + IF(b >= @threshold, 1, 0)"
+    parts = [CHAMPION, CHALLENGER, *([SWAPS] if has_threshold else []), NIGHT_OF_CHAMPION, NIGHT_OF_CHALLENGER]
+    score = f"IF(part IN ({CHALLENGER}, {NIGHT_OF_CHALLENGER}), b, a)"
+    bins = {
+        CHAMPION: _bin("a", WIDTH),
+        CHALLENGER: _bin("b", WIDTH),
+        SWAPS: swap,
+        NIGHT_OF_CHAMPION: _bin("a", WIDTH_OF_A_NIGHT),
+        NIGHT_OF_CHALLENGER: _bin("b", WIDTH_OF_A_NIGHT),
+    }
+    cases = " ".join(f"WHEN {part} THEN {bins[part]}" for part in parts)
     day = columns["partition"]
     own = f"`{spec.features.partition}` AS night"
     positive = _is_positive(columns["outcome"], outcomes)
@@ -165,18 +188,15 @@ def outcomes_sql(
         f"  USING ({using}, night, run_id)\n"
         f"  JOIN known USING ({using}, night)\n"
         ")\n"
-        f"SELECT part, IF(part = {NIGHTS}, 0, bucket) AS bucket,\n"
-        f"  CASE part WHEN {CHAMPION} THEN {_bin('a')} WHEN {CHALLENGER} THEN {_bin('b')} "
-        f"WHEN {SWAPS} THEN {swap} ELSE place END AS bin,\n"
-        f"  COUNT(*) AS n, SUM(y) AS positives, SUM(IF(part = {CHALLENGER}, b, a)) AS scores,\n"
-        f"  SUM(({error}) * ({error})) AS errors\n"
+        f"SELECT part, IF(part >= {NIGHT_OF_CHAMPION}, place, bucket) AS bucket, CASE part {cases} END AS bin,\n"
+        f"  COUNT(*) AS n, SUM(y) AS positives, SUM({score}) AS scores, SUM(({score} - y) * ({score} - y)) AS errors\n"
         f"FROM pairs CROSS JOIN UNNEST({parts}) AS part GROUP BY 1, 2, 3"
     )
 
 
-def _bin(side: str) -> str:
+def _bin(side: str, width: float) -> str:
     inner = f"LEAST(GREATEST({side}, {NEAREST}), 1 - {NEAREST})"
-    return f"CAST(FLOOR(LN({inner} / (1 - {inner})) / {WIDTH}) AS INT64)"
+    return f"CAST(FLOOR(LN({inner} / (1 - {inner})) / {width}) AS INT64)"
 
 
 def _is_positive(column: Column, outcomes: Outcomes) -> str:

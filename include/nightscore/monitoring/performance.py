@@ -93,6 +93,14 @@ def compare(champion: Cells, challenger: Cells, one_sided: float) -> Json:
     return found
 
 
+def measures_by_bucket(cells: Cells) -> list[dict[str, float | None]]:
+    """Return `auc`, `gini`, `ks` and `brier` of the rows of each bucket alone; None where all outcomes are the same."""
+    import numpy as np
+
+    found = measures(cells, np.eye(len(cells.rows)))
+    return [{name: _known(float(value[place])) for name, value in found.items()} for place in range(len(cells.rows))]
+
+
 def rate(rows: "Array", positives: "Array") -> Json:
     """Return `rows`, `positives` and their share `rate` with bounds, from counts by bucket."""
     drawn = _draws(len(rows))
@@ -170,7 +178,11 @@ def _divided(above: "Array", below: "Array") -> "Array":
 def _with_bounds(value: float, replicates: "Array") -> dict[str, float | None]:
     tail = (1 - CONFIDENCE) / 2
     low, high = _quantile(replicates, tail), _quantile(replicates, 1 - tail)
-    return {"value": None if math.isnan(value) else value, "low": low, "high": high}
+    return {"value": _known(value), "low": low, "high": high}
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _quantile(replicates: "Array", share: float) -> float | None:

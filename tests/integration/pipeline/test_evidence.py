@@ -187,7 +187,11 @@ def test_all_nights_together_are_what_numpy_finds_on_all_their_rows(cards, gathe
 
 def test_outcomes_are_judged_as_scikit_learn_judges_them(cards, gathered):
     found = gathered["outcomes"]
-    assert [night["outcomes"] for night in gathered["nights"]] == [ROWS - 1, ROWS, 0]
+    assert [night["outcomes"]["rows"] for night in gathered["nights"]] == [ROWS - 1, ROWS, 0]
+    second = gathered["nights"][1]["outcomes"]["challenger"]
+    one = scores(cards, "challenger", [NIGHTS[1]])
+    assert second["auc"] == pytest.approx(roc_auc_score(cards.outcome, one), abs=2e-3)
+    assert second["brier"] == pytest.approx(brier_score_loss(cards.outcome, one), abs=1e-12)
     known = np.delete(np.tile(cards.outcome, 2), 1)
     assert (found["rows"], found["positives"]) == (2 * ROWS - 1, int(known.sum()))
     for alias in ("champion", "challenger"):
@@ -265,6 +269,16 @@ def test_accumulated_evidence_is_written_once(cards, gathered):
         {"pipeline": cards.name},
         doing="looking at the evidence",
     ).rows
+    nights = cards.services.warehouse.query(
+        f"SELECT * FROM `{cards.services.warehouse.config.operations_dataset}.evidence` WHERE scope = 'outcomes' AND "
+        "pipeline = @pipeline AND metric = 'challenger_auc' ORDER BY partition_date",
+        {"pipeline": cards.name},
+        doing="looking at the evidence",
+    ).rows
+    assert [(row["partition_date"], row["run_id"], row["rows"], row["value"]) for row in nights] == [
+        (day, night["run_id"], night["outcomes"]["rows"], night["outcomes"]["challenger"]["auc"])
+        for day, night in zip(NIGHTS[:2], gathered["nights"], strict=False)
+    ]
     whole = {row["metric"]: row for row in rows if row["slice"] is None}
     assert whole["nights"]["value"] == 3
     auc = gathered["outcomes"]["difference"]["auc"]
