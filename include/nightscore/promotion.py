@@ -15,6 +15,7 @@ from pathlib import Path
 from nightscore.arguments import parse_model, require_name
 from nightscore.errors import ConfigurationError, GateRefusedError, listed, shorten
 from nightscore.monitoring.evidence import gather, shared_nights
+from nightscore.monitoring.evidence_table import write_accumulated
 from nightscore.monitoring.policy import Finding, judge
 from nightscore.objects import Json, to_json
 from nightscore.registry.aliases import Alias, AliasMovedError
@@ -51,11 +52,16 @@ class ApproversError(ConfigurationError):
 class Judged:
     """One pipeline's evidence for a version, and what its policy says of it."""
 
-    pipeline: str
+    spec: Spec
     policy: Promotion
     evidence: Json
     digest: str
     findings: tuple[Finding, ...]
+
+    @property
+    def pipeline(self) -> str:
+        """The pipeline's name."""
+        return self.spec.name
 
     @property
     def passed(self) -> bool:
@@ -145,7 +151,7 @@ def propose(services: Services, folder: Path, name: str, alias: str, version: st
 
 def _judge(services: Services, spec: Spec, policy: Promotion, champion: str, challenger: str) -> Judged:
     evidence = gather(services, spec, champion, challenger)
-    return Judged(spec.name, policy, evidence, digest(to_json(evidence)), tuple(judge(policy, evidence)))
+    return Judged(spec, policy, evidence, digest(to_json(evidence)), tuple(judge(policy, evidence)))
 
 
 def _using(folder: Path, name: str, alias: str) -> Iterator[Spec]:
@@ -157,11 +163,12 @@ def _using(folder: Path, name: str, alias: str) -> Iterator[Spec]:
             yield spec
 
 
-def keep(registry: Registry, proposal: Proposal, by: str | None = None) -> str:
-    """Keep a proposal and its evidence for good; return the proposal's digest."""
-    name = proposal.seen.name
+def keep(services: Services, proposal: Proposal, by: str | None = None) -> str:
+    """Keep a proposal and its evidence for good, also in the operations table; return the proposal's digest."""
+    registry, name = services.registry, proposal.seen.name
     for item in proposal.judged:
         registry.bucket.create(f"{ROOT}{name}/evidence/{item.digest}.json", to_json(item.evidence))
+        write_accumulated(services, item.spec, item.evidence)
     content = to_json(
         {
             "model": name,
@@ -254,7 +261,7 @@ def promote(
     proposal = propose(services, folder, name, alias, version)
     if not proposal.passed and not force:
         raise PromotionRefusedError(proposal)
-    kept = keep(services.registry, proposal)
+    kept = keep(services, proposal)
     return carry_out(services.registry, name, kept, reason), proposal
 
 

@@ -30,7 +30,7 @@ def gather(params: dict[str, Any] | None = None, dag_run: Any = None) -> dict[st
     services = build_services(settings())
     proposal = propose(services, pipelines_dir(), given["model"], given["alias"], given["version"])
     log.info("%s", "\n".join(proposal.lines()) or "no policy asks for anything")
-    kept = keep(services.registry, proposal, by=_who(dag_run))
+    kept = keep(services, proposal, by=_who(dag_run))
     if not proposal.passed:
         raise PromotionRefusedError(proposal)
     return {

@@ -119,6 +119,11 @@ def test_a_policy_that_is_met_promotes_and_the_history_holds_the_evidence(desk):
     decision = bucket.read(f"registry/models/{desk.name}/proposals/{entry['proposal']}.json")
     assert digest(decision.data) == entry["proposal"]
     assert decision.json()["judged"][0]["evidence"] == kept["evidence"]
+    table = f"{desk.services.warehouse.config.operations_dataset}.evidence"
+    [row] = desk.sql(
+        f"SELECT value FROM {table} WHERE pipeline = '{desk.name}' AND scope = 'accumulated' AND metric = 'nights'"
+    )
+    assert row["value"] == 2
 
     back = desk.services.registry.roll_back(desk.name, "champion", "complaints")
     assert (back.version, back.last["kind"], back.last["from"]) == (1, "rollback", 2)
@@ -149,7 +154,7 @@ def test_a_promotion_needs_a_reason(desk):
 
 def test_of_two_promotions_of_one_proposal_one_wins_and_the_other_is_told(desk):
     registry = desk.services.registry
-    kept = [keep(registry, proposed(desk), by=by) for by in ("alice", "bob")]
+    kept = [keep(desk.services, proposed(desk), by=by) for by in ("alice", "bob")]
     assert kept[0] != kept[1]
     carry_out(registry, desk.name, kept[0], "alice was first", by="alice")
     with pytest.raises(AliasMovedError, match=rf"was moved to {desk.name}/2 by alice at .* nothing was changed"):
@@ -159,7 +164,7 @@ def test_of_two_promotions_of_one_proposal_one_wins_and_the_other_is_told(desk):
 
 def test_a_proposal_that_was_changed_is_not_carried_out(desk):
     registry = desk.services.registry
-    kept = keep(registry, proposed(desk))
+    kept = keep(desk.services, proposed(desk))
     path = f"registry/models/{desk.name}/proposals/{kept}.json"
     changed = {**json.loads(registry.bucket.read(path).data), "passed": False}
     registry.bucket._bucket.blob(path).upload_from_string(json.dumps(changed))
@@ -204,7 +209,7 @@ def test_a_challenger_is_due_once_it_has_scored_enough_nights_and_only_once(desk
     for path in list(desk.services.bucket.iter_names(name)):
         desk.services.bucket._bucket.blob(path).delete()
     assert due_challenger(desk.services, asked(desk, {"min_nights": 2}), record) == challenger
-    keep(desk.services.registry, proposed(desk))
+    keep(desk.services, proposed(desk))
     assert due_challenger(desk.services, asked(desk, {"min_nights": 2}), record) is None
 
 
