@@ -6,6 +6,7 @@ import re
 from nightscore.errors import ConfigurationError, shorten
 from nightscore.names import MODEL_NAME
 from nightscore.spec import ModelReference
+from nightscore.spec_values import parse_reference
 
 
 class ArgumentError(ConfigurationError):
@@ -40,18 +41,17 @@ def require_name(text: str, what: str) -> None:
 
 
 def parse_model(text: str) -> ModelReference:
-    """Return the model that `NAME`, `NAME@ALIAS` or `NAME@VERSION` means.
+    """Return the model that `NAME`, `NAME@ALIAS` or `NAME@VERSION` means, each perhaps after `mlflow:` or `vertex:`.
 
     Raises:
         ArgumentError: it means none.
 
-    >>> str(parse_model("credit_default@7"))
-    'credit_default@7'
+    >>> str(parse_model("mlflow:credit_default@7"))
+    'mlflow:credit_default@7'
     """
-    name, sign, which = text.partition("@")
-    which = which if sign else "champion"
-    if not re.fullmatch(MODEL_NAME, name) or not re.fullmatch(rf"[1-9][0-9]*|{MODEL_NAME}", which):
-        raise ArgumentError(f"{shorten(text)!r} is not a model; write NAME@ALIAS or NAME@VERSION.")
-    if which.isdigit():
-        return ModelReference(name=name, version=int(which))
-    return ModelReference(name=name, alias=which)
+    try:
+        found = parse_reference(text)
+    except ValueError as error:
+        raise ArgumentError(f"{error}.") from error
+    reference = ModelReference.model_validate(found)
+    return reference if reference.version else reference.model_copy(update={"alias": reference.alias_name})

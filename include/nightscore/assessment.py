@@ -1,7 +1,7 @@
 """The assessment: may a run of this partition begin, and if not, for which reasons?
 
-`nightscore plan` shows it; `nightscore.plan` asks for it before it decides a run. It writes nothing and bills nothing
-but the counting of two partitions.
+`nightscore plan` shows it; `nightscore.plan` asks for it before it decides a run. It bills nothing but the counting of
+two partitions, and writes nothing but the import of another registry's model.
 """
 
 import datetime as dt

@@ -6,6 +6,7 @@ With no local host in the settings these are plain clients with application defa
 import functools
 from typing import TYPE_CHECKING, Any
 
+from nightscore.errors import ConfigurationError
 from nightscore.settings import Settings, settings
 
 SILENCE = 300.0  # seconds without a byte after which BigQuery is asked again; it answers within ten, working or not
@@ -20,6 +21,7 @@ KEEPALIVE = (
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
+    from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
     from google.cloud.bigquery_storage_v1 import BigQueryReadClient
     from google.cloud.storage import Client as StorageClient
 
@@ -56,6 +58,20 @@ def build_storage(config: Settings) -> "StorageClient":
     from google.cloud.storage import Client
 
     return Client(project=config.project, **_connection(config.storage_host))
+
+
+def build_vertex(config: Settings) -> "ModelServiceClient":
+    """Return a client of the Vertex AI Model Registry in the settings' region (REST).
+
+    Raises:
+        ConfigurationError: its package is not installed.
+    """
+    try:
+        from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
+    except ImportError as error:
+        raise ConfigurationError("Models of Vertex AI need its client: `pip install 'nightscore[vertex]'`.") from error
+    endpoint = f"{config.vertex_location}-aiplatform.googleapis.com"
+    return ModelServiceClient(transport="rest", client_options={"api_endpoint": endpoint})
 
 
 def _connection(host: str | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import datetime as dt
 import json
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -346,3 +346,15 @@ def _is_refusal(response: Any) -> bool:
     if response.status_code == 404:  # of the bucket, or of an upload that the server has forgotten
         return "bucket does not exist" in response.text
     return response.status_code in (400, 401, 403) and "crc32c" not in response.text.lower()
+
+
+def retry_swap(attempt: Callable[[], bool], doing: str, times: int = 20) -> None:
+    """Repeat a read-change-swap until it wins.
+
+    Raises:
+        ObjectStoreError: others won `times` times in a row.
+    """
+    for _ in range(times):
+        if attempt():
+            return
+    raise ObjectStoreError(doing, RuntimeError(f"others changed the object {times} times in a row"))

@@ -159,7 +159,8 @@ def _using(folder: Path, name: str, alias: str) -> Iterator[Spec]:
     for spec in iter_specs(folder):
         if not isinstance(spec, Spec):
             raise spec
-        if spec.model.name == name and spec.model.version is None and spec.model.alias_name == alias:
+        model = spec.model
+        if model.name == name and model.source is None and model.version is None and model.alias_name == alias:
             yield spec
 
 
@@ -277,7 +278,7 @@ def due_challenger(services: Services, spec: Spec, record: Json) -> str | None:
         record: the night's evidence.
     """
     registry, champion = services.registry, str(record["champion"])
-    if spec.promotion is None or spec.model.version is not None:
+    if spec.promotion is None or spec.model.version is not None or spec.model.source is not None:
         return None
     seen = registry.alias(spec.model.name, spec.model.alias_name)
     if champion != f"{spec.model.name}/{seen.version}":

@@ -9,6 +9,7 @@ from nightscore.objects import Bucket
 from nightscore.plan import Plan, read_plan
 from nightscore.progress import LoggedProgress, Progress
 from nightscore.records import RunRecords, run_ids
+from nightscore.registry.sources.configured import configured_sources
 from nightscore.registry.store import Registry
 from nightscore.settings import Settings
 from nightscore.spec import Spec
@@ -101,7 +102,8 @@ def build_services(config: Settings) -> Services:
 
     bucket = Bucket(build_storage(config), config.bucket)
     reader = functools.cache(lambda: build_bigquery_storage(config))
-    return Services(Warehouse(config, build_bigquery(config), reader), bucket, Registry(bucket, config.trusted_signers))
+    registry = Registry(bucket, config.trusted_signers, configured_sources(config))
+    return Services(Warehouse(config, build_bigquery(config), reader), bucket, registry)
 
 
 def take_lease(

@@ -1,6 +1,7 @@
 """The only reader of the environment: where the warehouse, the bucket and the specs are.
 
-Every variable is prefixed `NIGHTSCORE_`, except the three that point Google's own clients at a local server. Inside a
+Every variable is prefixed `NIGHTSCORE_`, except the three that point Google's own clients at a local server, and
+MLflow's own, which counts where ours is not set. Inside a
 checkout in which `nightscore local up` has started servers, the file `.nightscore/env` says where they are, so that a
 newcomer configures nothing. It counts as a whole: once the environment sets any of its variables, it is not read.
 """
@@ -45,6 +46,8 @@ class Settings:
         trusted_signers: folder of public keys and identities; where it is given, only models that one of them has
             signed are loaded.
         lease_seconds: after this time without a sign of life another run may take a partition over.
+        mlflow_tracking_uri: the MLflow server that models are imported from; may hold credentials.
+        vertex_location: region of the Vertex AI Model Registry that models are imported from.
         bigquery_host, bigquery_storage_host, storage_host: local servers; None means Google's own endpoints.
     """
 
@@ -58,6 +61,8 @@ class Settings:
     price_per_tib: float = 6.25
     currency: str = "USD"
     trusted_signers: Path | None = None
+    mlflow_tracking_uri: str | None = field(default=None, repr=False)
+    vertex_location: str | None = None
     bigquery_host: str | None = None
     bigquery_storage_host: str | None = None
     storage_host: str | None = None
@@ -77,6 +82,7 @@ _CHECKS: Mapping[str, tuple[str, str]] = {
     "lease_seconds": (r"[1-9][0-9]{0,3}", "It is a number of seconds from 1 to 9999."),
     "price_per_tib": (r"[0-9]{1,6}(\.[0-9]{1,6})?", "It is the price of a TiB of on-demand queries, like 6.25."),
     "currency": (r"[A-Z]{3}", "It is a currency's code, like USD."),
+    "vertex_location": (r"[a-z]+-[a-z]+[0-9]+", "It is a region of Vertex AI, like europe-west4."),
 }
 
 _NUMBERS: Mapping[str, type[int] | type[float]] = {"lease_seconds": int, "price_per_tib": float}
@@ -114,13 +120,21 @@ def read_settings(environment: Mapping[str, str], root: Path | None = None) -> S
         raise SettingError(
             _HOSTS["bigquery_storage_host"], None, "It is the host:port of the local storage gRPC service."
         )
+    tracking = values.get("NIGHTSCORE_MLFLOW_TRACKING_URI") or values.get("MLFLOW_TRACKING_URI") or None
     signers = values.get("NIGHTSCORE_TRUSTED_SIGNERS")
     return Settings(
         **found,
         **hosts,
         trusted_signers=Path(signers) if signers else None,
+        mlflow_tracking_uri=tracking,
         pipelines_dir=_pipelines_dir(environment, root or Path()),
     )
+
+
+def default_environment(values: Mapping[str, str]) -> None:
+    """Set variables that other libraries read, each only where the environment does not set it."""
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
 
 
 def project_root(start: Path | None = None) -> Path:

@@ -23,10 +23,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from nightscore.conditions import Condition, Marker, parse_condition
 from nightscore.errors import ConfigurationError, shorten
-from nightscore.names import MODEL_NAME, PIPELINE_NAME, SQL_FILE, SUITE_FILE
+from nightscore.names import MODEL_NAME, PIPELINE_NAME, SOURCE_MODEL_NAME, SQL_FILE, SUITE_FILE
 from nightscore.spec_values import (
     Budget,
     Bytes,
@@ -42,6 +43,7 @@ from nightscore.spec_values import (
     TimeOfDay,
     condition_text,
     parse_conditions,
+    parse_reference,
 )
 
 # Columns that nightscore adds to the frozen table, and to the predictions.
@@ -314,8 +316,11 @@ class Features(Part):
 class ModelReference(Part):
     """Which model scores the rows."""
 
-    name: Annotated[str, Field(pattern=rf"^{MODEL_NAME}$", examples=["credit_default"])]
-    """The model's name in the registry."""
+    source: Annotated[Literal["mlflow", "vertex"] | None, Field(examples=["mlflow"])] = None
+    """Another registry, from which the model is [imported](importing-models.md) when a run is planned."""
+
+    name: Annotated[str, Field(pattern=rf"^{SOURCE_MODEL_NAME}$", examples=["credit_default"])]
+    """The model's name in the registry, or in `source`."""
 
     alias: Annotated[Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")] | None, Field(examples=["challenger"])] = None
     """The alias to resolve when a run is planned; `champion` where neither alias nor version is given."""
@@ -325,6 +330,13 @@ class ModelReference(Part):
 
     challengers: Annotated[tuple[Challenger, ...], Field(max_length=4, examples=[["challenger"]])] = ()
     """Aliases or version numbers of the same model that score the same rows beside it, into `<predictions>_shadow`."""
+
+    @field_validator("name")
+    @classmethod
+    def _ours(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("source", "") is None and not re.fullmatch(MODEL_NAME, value):
+            raise PydanticKnownError("string_pattern_mismatch", {"pattern": MODEL_NAME})
+        return value
 
     @field_validator("challengers")
     @classmethod
@@ -356,12 +368,15 @@ class ModelReference(Part):
     def challenger_references(self) -> tuple["ModelReference", ...]:
         """The challengers as references of their own."""
         return tuple(
-            ModelReference(name=self.name, **{"version" if isinstance(item, int) else "alias": item})
+            ModelReference(
+                source=self.source, name=self.name, **{"version" if isinstance(item, int) else "alias": item}
+            )
             for item in self.challengers
         )
 
     def __str__(self) -> str:
-        return f"{self.name}@{self.version or self.alias_name}"
+        where = f"{self.source}:" if self.source else ""
+        return f"{where}{self.name}@{self.version or self.alias_name}"
 
 
 def _condition_columns(condition: object) -> list[str]:
@@ -609,7 +624,14 @@ class Spec(Part):
     """A cron expression, or a mapping with `cron` or `after`. Without it, only triggers start a run."""
 
     features: Features
-    model: ModelReference
+
+    model: Annotated[
+        ModelReference,
+        BeforeValidator(parse_reference, json_schema_input_type=str | ModelReference),
+        Field(examples=["credit_default@champion"]),
+    ]
+    """Which model scores the rows: NAME@ALIAS, NAME@VERSION, `mlflow:`NAME@ALIAS, or a mapping. See [below](#model)."""
+
     checks: Checks = Checks()
     predictions: Predictions
     limits: Limits = Limits()
@@ -684,6 +706,8 @@ class Spec(Part):
         # A spec without what was added later has the digest that it had before that was known.
         if not self.model.challengers:
             del content["model"]["challengers"]
+        if self.model.source is None:
+            del content["model"]["source"]
         if self.limits.max_rows is None:
             del content["limits"]["max_rows"]
         del content["evidence"]["outcomes"]  # they come weeks later, and change nothing that was scored

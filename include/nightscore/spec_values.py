@@ -10,7 +10,9 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from nightscore.conditions import parse_condition
 from nightscore.errors import shorten
-from nightscore.names import IDENTIFIER, MODEL_NAME, TABLE
+from nightscore.names import IDENTIFIER, MODEL_NAME, SOURCE_MODEL_NAME, SOURCES, TABLE
+
+MODEL_WORDS = "write NAME@ALIAS, NAME@VERSION, mlflow:NAME@… or vertex:NAME@…"
 
 _SPANS = {
     "s": dt.timedelta(seconds=1),
@@ -167,6 +169,30 @@ def parse_positive(value: object) -> object:
     if value is not None and not isinstance(value, (bool, int, str)):
         raise PydanticCustomError("positive_type", "must be TRUE, a whole number or text")
     return value
+
+
+def parse_reference(value: object) -> object:
+    """Return the keys that a model's text means: NAME, NAME@ALIAS or NAME@VERSION, each perhaps after `mlflow:`.
+
+    >>> parse_reference("mlflow:Credit Default@7")
+    {'source': 'mlflow', 'name': 'Credit Default', 'version': 7}
+    >>> parse_reference("credit_default")
+    {'name': 'credit_default'}
+    """
+    if not isinstance(value, str):
+        return value
+    source, colon, rest = value.rpartition(":")
+    name, sign, which = rest.partition("@")
+    if (colon and source not in SOURCES) or not re.fullmatch(SOURCE_MODEL_NAME if colon else MODEL_NAME, name):
+        raise ValueError(f"{shorten(value, 100)!r} is not a model; {MODEL_WORDS}")
+    found: dict[str, object] = {"source": source, "name": name} if colon else {"name": name}
+    if not sign:
+        return found
+    if re.fullmatch(r"[1-9][0-9]{0,17}", which):
+        return {**found, "version": int(which)}
+    if re.fullmatch(MODEL_NAME, which):
+        return {**found, "alias": which}
+    raise ValueError(f"{shorten(value, 100)!r} is not a model; {MODEL_WORDS}")
 
 
 Column = Annotated[str, Field(pattern=rf"^{IDENTIFIER}$")]

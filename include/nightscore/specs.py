@@ -363,6 +363,8 @@ def _sentence(path: str, item: Mapping[str, Any]) -> str:
         return f"{message.removeprefix('Value error, ')}."
     if kind == "model_type" and path == "schedule":
         message = "must be a cron expression or a mapping"
+    elif kind == "model_type" and path == "model":
+        message = "must be a model like credit_default@champion or a mapping"
     elif kind == "model_type" and path.startswith("features.reject."):
         message = "must be a condition or a mapping"
     elif kind in _KINDS:

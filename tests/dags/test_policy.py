@@ -5,6 +5,7 @@ import itertools
 from pathlib import Path
 
 import pytest
+from airflow.sdk.exceptions import ParamValidationError
 
 from nightscore.errors import ConfigurationError, GateRefusedError, TransientError
 from nightscore.orchestration.factory import RETRIES, iter_dags, make_dag, predictions_asset
@@ -42,6 +43,32 @@ def test_every_dag_has_an_owner_a_page_a_tag_and_bounded_retries(dagbag):
         for task in dag.tasks:
             assert task.owner not in ("", "airflow"), (dag.dag_id, task.task_id)
             assert 0 <= task.retries <= 5, (dag.dag_id, task.task_id)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_accepted"),
+    [
+        ("credit_default@champion", True),
+        ("mlflow:Credit Default@7", True),
+        ("vertex:4711@champion", True),
+        ("Credit Default@7", False),
+        ("s3:credit_default@7", False),
+        ("mlflow:a/b@7", False),
+    ],
+)
+def test_the_form_takes_models_of_other_registries(text, is_accepted):
+    param = make_dag(parse_spec("cards", SPEC)).params.get_param("model")
+    if is_accepted:
+        assert param.resolve(text) == text
+    else:
+        with pytest.raises(ParamValidationError):
+            param.resolve(text)
+
+
+def test_a_model_with_a_long_name_has_a_dag():
+    name = f"{'Credit ' * 20}Default"
+    dag = make_dag(parse_spec("cards", SPEC.replace("{name: credit_default}", f'"mlflow:{name}@champion"')))
+    assert f"model:{name}"[:100] in dag.tags
 
 
 def test_tasks_are_the_stages_in_their_order():

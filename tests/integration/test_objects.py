@@ -11,7 +11,7 @@ import pytest
 
 from nightscore.clients import build_storage
 from nightscore.errors import ConfigurationError, TransientError
-from nightscore.objects import Bucket, ObjectAccessError, ObjectStoreError, to_json
+from nightscore.objects import Bucket, ObjectAccessError, ObjectStoreError, retry_swap, to_json
 from nightscore.settings import Settings
 
 
@@ -102,13 +102,27 @@ def test_of_many_increments_none_is_lost(settings: Settings, bucket: Bucket, nam
             return mine.swap(name, to_json({"done": done}), stored.generation if stored else 0)
 
         for _ in range(5):
-            while not attempt():
-                pass
+            retry_swap(attempt, "counting")
 
     together(4, count)
     found = bucket.read_json(name)
     assert found is not None
     assert [entry.split(".")[1] for entry in found["done"]] == [str(number) for number in range(20)]
+
+
+def test_a_swap_that_never_wins_gives_up() -> None:
+    tries: list[int] = []
+
+    def attempt() -> bool:
+        tries.append(1)
+        return False
+
+    with pytest.raises(ObjectStoreError) as caught:
+        retry_swap(attempt, "moving the alias champion", times=3)
+    assert len(tries) == 3
+    assert str(caught.value) == (
+        "Cloud Storage failed while moving the alias champion: others changed the object 3 times in a row"
+    )
 
 
 def test_names_and_folders(bucket: Bucket, name: str) -> None:

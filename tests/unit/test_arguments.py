@@ -26,6 +26,9 @@ def test_not_a_partition(text: str) -> None:
         ("credit_default@challenger", ModelReference(name="credit_default", alias="challenger")),
         ("credit_default@7", ModelReference(name="credit_default", version=7)),
         ("credit-default@v2-b", ModelReference(name="credit-default", alias="v2-b")),
+        ("mlflow:credit_default", ModelReference(source="mlflow", name="credit_default", alias="champion")),
+        ("mlflow:Credit Default.v2@7", ModelReference(source="mlflow", name="Credit Default.v2", version=7)),
+        ("vertex:1234567890@prod", ModelReference(source="vertex", name="1234567890", alias="prod")),
     ],
 )
 def test_a_model(text: str, reference: ModelReference) -> None:
@@ -35,12 +38,15 @@ def test_a_model(text: str, reference: ModelReference) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "@champion", "Credit", "m@", "m@0", "m@07", "m@-1", "m@A", "a/b@1", "../a", "m@x@y", "m\n", "m@²"],
+    ["", "@champion", "Credit", "m@", "m@0", "m@07", "m@-1", "m@A", "a/b@1", "../a", "m@x@y", "m\n", "m@²",
+     "mlflow:", "mlflow:@7", "mlflow:a/b@7", "mlflow:m@7.", "mlflow:mlflow:m", "s3:m@7", ":m@7", "mlflow: m@7"],
 )  # fmt: skip
 def test_not_a_model(text: str) -> None:
     with pytest.raises(ArgumentError) as caught:
         parse_model(text)
-    assert str(caught.value) == f"{text!r} is not a model; write NAME@ALIAS or NAME@VERSION."
+    assert (
+        str(caught.value) == f"{text!r} is not a model; write NAME@ALIAS, NAME@VERSION, mlflow:NAME@… or vertex:NAME@…."
+    )
 
 
 @pytest.mark.parametrize("text", ["m", "credit-default_2", "m" * 100])

@@ -38,6 +38,7 @@ def test_every_variable_is_read() -> None:
             "NIGHTSCORE_PIPELINES_DIR": "/pipelines",
             "NIGHTSCORE_PRICE_PER_TIB": "7.82",
             "NIGHTSCORE_CURRENCY": "EUR",
+            "NIGHTSCORE_VERTEX_LOCATION": "europe-west4",
         }
     )
     assert found == Settings(
@@ -49,11 +50,21 @@ def test_every_variable_is_read() -> None:
         pipelines_dir=Path("/pipelines"),
         price_per_tib=7.82,
         currency="EUR",
+        vertex_location="europe-west4",
         bigquery_host="http://localhost:9050",
         bigquery_storage_host="localhost:9060",
         storage_host="http://localhost:4443",
     )
     assert found.is_local
+
+
+def test_mlflow_s_own_variable_counts_where_ours_is_not_set() -> None:
+    theirs = {**REQUIRED, "MLFLOW_TRACKING_URI": "http://ada:secret@mlflow:5000"}
+    assert read_settings(theirs).mlflow_tracking_uri == "http://ada:secret@mlflow:5000"
+    ours = {**theirs, "NIGHTSCORE_MLFLOW_TRACKING_URI": "https://mlflow.example"}
+    assert read_settings(ours).mlflow_tracking_uri == "https://mlflow.example"
+    assert read_settings(REQUIRED).mlflow_tracking_uri is None
+    assert "secret" not in repr(read_settings(theirs))
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,30 @@ def test_a_spec_without_what_was_added_later_has_the_digest_that_it_had_before()
     assert SPEC.digest == "e3aed01c188cb438a50b1b329012ee3c6b06704786916871efb14b3b41c6469e"  # since the first version
 
 
+@pytest.mark.parametrize(
+    ("text", "mapping"),
+    [
+        ("credit_default", {"name": "credit_default"}),
+        ("credit_default@champion", {"name": "credit_default", "alias": "champion"}),
+        ("mlflow:Credit Default@7", {"source": "mlflow", "name": "Credit Default", "version": 7}),
+    ],
+)
+def test_a_model_as_text_is_the_mapping_that_it_stands_for(text: str, mapping: dict[str, object]) -> None:
+    assert changed("model", text) == changed("model", mapping)
+    assert changed("model", text).digest == changed("model", mapping).digest
+
+
+def test_a_model_of_another_registry_is_another_model() -> None:
+    there = changed("model", "mlflow:credit_default@champion")
+    assert there.digest != changed("model", "credit_default@champion").digest
+    assert str(there.model) == "mlflow:credit_default@champion"
+    beside = changed("model", {"source": "mlflow", "name": "credit_default", "challengers": ["challenger", 3]}).model
+    assert [str(item) for item in beside.challenger_references] == [
+        "mlflow:credit_default@challenger",
+        "mlflow:credit_default@3",
+    ]
+
+
 def test_challengers_are_references_to_the_same_model() -> None:
     spec = changed("model.challengers", ["challenger", 7])
     assert [str(item) for item in spec.model.challenger_references] == [

@@ -105,6 +105,7 @@ def test_every_value_of_a_spec() -> None:
             "query": None,
         },
         "model": {
+            "source": None,
             "name": "credit_default",
             "alias": "champion",
             "version": None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nightscore.registry.card import Card
 
 app = typer.Typer(
-    help="Models: register, list and show versions; move, roll back and explain aliases.", no_args_is_help=True
+    help="Models: register, import, check and show versions; move, roll back and explain aliases.", no_args_is_help=True
 )
 
 for _command in (aliases.promote, aliases.rollback, aliases.history, aliases.compare, aliases.sign):
@@ -122,6 +122,35 @@ def check_model(
     _print_card(examination_card(file.name, found), as_markdown=as_markdown)
 
 
+@app.command("import")
+def import_(
+    model: Annotated[str, typer.Argument(help="mlflow:NAME@ALIAS, mlflow:NAME@VERSION, or the same of vertex:.")],
+    name: Annotated[str | None, typer.Option(help="What it is called here, if not by its name there.")] = None,
+    sample: Annotated[
+        Path | None, typer.Option(help="Parquet or CSV file of input rows, instead of the model's input example.")
+    ] = None,
+    alias: Annotated[str | None, typer.Option(help="An alias of ours to move to the version, like champion.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+) -> None:
+    """Store a version of another registry as a version here. The same files again are the same version again."""
+    from nightscore.cli.app import services
+    from nightscore.registry.importing import import_model
+
+    reference = parse_model(model)
+    if reference.source is None:
+        raise ArgumentError(f"{reference} is a model of this registry already; write mlflow:{reference} or vertex:…")
+    version = import_model(services().registry, reference, name=name, sample=sample, alias=alias)
+    if as_json:
+        print_json({**version.manifest.model_dump(mode="json"), "digest": version.digest, "alias": alias})
+        return
+    named = f", now {version.manifest.name}@{alias}" if alias else ""
+    out.print(
+        f"{version.manifest.source} is {version.label} here{named}: {version.manifest.estimator}, "
+        f"{version.manifest.task}, {len(version.manifest.inputs)} inputs, digest {version.digest[:12]}.",
+        markup=False,
+    )
+
+
 @app.command("list")
 def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
@@ -156,6 +185,8 @@ def show_model(
 
     registry = services().registry
     reference = parse_model(model)
+    if reference.source is not None:
+        raise ArgumentError(f"`models show` shows what is here; `models import {reference}` says as what it is here.")
     if "@" not in model and "champion" not in registry.aliases(reference.name):
         known = registry.versions(reference.name)
         reference = reference.model_copy(update={"alias": None, "version": known[-1] if known else 1})

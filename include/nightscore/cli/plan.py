@@ -11,10 +11,14 @@ from nightscore.cli.console import out, print_json
 def plan(
     pipeline: Annotated[str, typer.Argument(help="The pipeline's name: a folder of dags/pipelines.")],
     partition: Annotated[str, typer.Option(help="Scoring date, like 2026-11-19.")],
-    model: Annotated[str | None, typer.Option(help="NAME@ALIAS or NAME@VERSION instead of the spec's model.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="NAME@ALIAS, NAME@VERSION or mlflow:NAME@ALIAS instead of the spec's model.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as one JSON object.")] = False,
 ) -> None:
     """Show what a run would do and cost, and whether it may begin. Nothing is run and nothing is written.
+
+    A model of another registry that was not imported before is imported, as by `nightscore models import`.
 
     Exit codes: 0 ready; 1 blocked, all reasons lie in the data (a limit, an empty partition); 2 blocked, a reason lies
     in the spec, the model or a table, or the spec cannot be read; 3 a server failed, and there is no verdict.

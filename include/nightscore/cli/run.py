@@ -14,7 +14,9 @@ STATUS_CODES = {"published": 0, "dry_run": 0, "refused": 1}
 def run(
     pipeline: Annotated[str, typer.Argument(help="The pipeline's name: a folder of dags/pipelines.")],
     partition: Annotated[str, typer.Option(help="Scoring date, like 2026-11-19.")],
-    model: Annotated[str | None, typer.Option(help="NAME@ALIAS or NAME@VERSION instead of the spec's model.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="NAME@ALIAS, NAME@VERSION or mlflow:NAME@ALIAS instead of the spec's model.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Freeze, check and score, but publish nothing.")] = False,
     accept_warnings: Annotated[
         bool, typer.Option("--accept-warnings", help="Publish with warnings, where the spec says `warnings: hold`.")

@@ -21,7 +21,7 @@ from airflow.sdk import (
     task,
 )
 
-from nightscore.names import MODEL_NAME, PIPELINE_NAME
+from nightscore.names import MODEL_NAME, PIPELINE_NAME, SOURCE_MODEL_NAME, SOURCES
 from nightscore.orchestration import lifecycle, tasks
 from nightscore.orchestration.waiting import WaitForData
 from nightscore.spec import Schedule, Spec
@@ -65,9 +65,9 @@ PARAMS = {
     "model": Param(
         None,
         type=["null", "string"],
-        pattern=f"^{MODEL_NAME}@[a-z0-9_-]+$",
+        pattern=f"^(({'|'.join(SOURCES)}):{SOURCE_MODEL_NAME}|{MODEL_NAME})@[a-z0-9_-]+$",
         title="Model",
-        description="NAME@ALIAS or NAME@VERSION; empty: the spec's model.",
+        description="NAME@ALIAS or NAME@VERSION, or mlflow:NAME@ALIAS; empty: the spec's model.",
         section="What",
     ),
     "dry_run": Param(
@@ -175,7 +175,7 @@ def make_dag(spec: Spec) -> DAG:
         description=spec.description.strip().split("\n")[0][:250] or f"Scores {spec.source}.",
         doc_md=_documentation(spec),
         params=PARAMS,
-        tags={TAG, f"model:{spec.model.name}"},
+        tags={TAG, f"model:{spec.model.name}"[:100]},
         default_args={
             "owner": spec.owner,
             "retries": 3,

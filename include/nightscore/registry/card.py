@@ -8,7 +8,7 @@ from nightscore.errors import listed
 from nightscore.objects import Json
 from nightscore.registry.aliases import Alias
 from nightscore.registry.examination import Examined
-from nightscore.registry.manifest import REFERENCE_FILE, Agreement, Input
+from nightscore.registry.manifest import REFERENCE_FILE, Agreement, Input, Origin
 from nightscore.registry.store import Version
 
 
@@ -100,6 +100,7 @@ def _facts(version: Version, aliases: Iterable[Alias]) -> Iterator[tuple[str, st
     yield "classes", ", ".join(manifest.classes)
     yield "aliases", "; ".join(_alias(found) for found in aliases if found.version == manifest.version)
     yield "digest", version.digest
+    yield "imported from", _origin(manifest.source)
     yield "training data", manifest.training_data
     yield "git revision", manifest.git_revision
     yield "registered", f"{manifest.created_at} by {manifest.created_by}"
@@ -107,6 +108,13 @@ def _facts(version: Version, aliases: Iterable[Alias]) -> Iterator[tuple[str, st
     yield "libraries", ", ".join(f"{name} {number}" for name, number in sorted(manifest.libraries.items()))
     yield "classes it creates", listed(manifest.types, most=12)
     yield "files", ", ".join(f"{name} ({file.size:,} bytes)" for name, file in sorted(manifest.files.items()))
+
+
+def _origin(source: Origin | None) -> str:
+    if source is None:
+        return ""
+    run = f", run {source.run_id}" if source.run_id else ""
+    return f"{source} at {source.server}{run}, registered there {source.registered_at[:19]}"
 
 
 def _alias(found: Alias) -> str:

@@ -69,6 +69,38 @@ class Agreement(_Part):
     tolerance: FiniteFloat
 
 
+class Origin(_Part):
+    """Where an imported version was found: a version of a model in another registry.
+
+    Attributes:
+        kind: which registry.
+        server: its address without credentials; of Vertex AI, the project and the location.
+        name, version: what the model is called there.
+        run_id: the MLflow run that made it.
+        uri: where its files are.
+        registered_at: when it was registered there: UTC, ISO 8601.
+        alias: the alias it was asked for by.
+        tags: what the other registry's users say of it.
+    """
+
+    kind: Literal["mlflow", "vertex"]
+    server: str
+    name: str
+    version: Annotated[int, Field(ge=1)]
+    run_id: str = ""
+    uri: str
+    registered_at: str
+    alias: str | None = None
+    tags: dict[str, str] = {}
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}@{self.version}"
+
+    def is_same(self, other: "Origin") -> bool:
+        """Return whether both are one registration, whatever it is called by; its tags may have changed since."""
+        return self.model_dump(exclude={"alias", "tags"}) == other.model_dump(exclude={"alias", "tags"})
+
+
 class Manifest(_Part):
     """One version of a model.
 
@@ -93,6 +125,7 @@ class Manifest(_Part):
         created_at: UTC, ISO 8601.
         created_by: who registered it.
         description: for people.
+        source: where it was imported from.
     """
 
     name: str
@@ -116,6 +149,7 @@ class Manifest(_Part):
     created_at: str
     created_by: str
     description: str = ""
+    source: Origin | None = None
 
     @property
     def positive_class(self) -> str | None:

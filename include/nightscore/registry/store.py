@@ -4,6 +4,7 @@
     registry/models/<name>/versions/<n>/reference.json   created once
     registry/models/<name>/versions/<n>/manifest.json    created once, last: with it the version exists
     registry/models/<name>/aliases/<alias>.json          replaced by compare-and-swap, holds its own history
+    registry/models/<name>/imports/<…>.json              likewise; see `nightscore.registry.importing`
 
 Loading reads in this order: resolve → read manifest → verify digest → audit types → construct.
 """
@@ -11,10 +12,10 @@ Loading reads in this order: resolve → read manifest → verify digest → aud
 import datetime as dt
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -25,12 +26,15 @@ from nightscore.registry.aliases import Alias, Kind, iter_aliases, move_alias, r
 from nightscore.registry.examination import Examined, Facts, examine
 from nightscore.registry.formats import FORMATS
 from nightscore.registry.libraries import require_libraries
-from nightscore.registry.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest, digest
+from nightscore.registry.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest, Origin, digest
 from nightscore.registry.model import Model
 from nightscore.registry.signing import FOLDER as SIGNATURES
 from nightscore.registry.signing import LARGEST_SIGNATURE, SUFFIX, read_signers, require_signature
 from nightscore.settings import user_name
 from nightscore.spec import ModelReference
+
+if TYPE_CHECKING:
+    from nightscore.registry.sources.source import ModelSource
 
 ROOT = "registry/models/"
 
@@ -78,11 +82,15 @@ class Registry:
     Attributes:
         bucket: where they are.
         signers: folder of the trusted signers; where it is given, only what one of them has signed is loaded.
+        sources: registries of others that models are imported from, by their kinds.
     """
 
-    def __init__(self, bucket: Bucket, signers: Path | None = None) -> None:
+    def __init__(
+        self, bucket: Bucket, signers: Path | None = None, sources: "Mapping[str, ModelSource] | None" = None
+    ) -> None:
         self.bucket = bucket
         self.signers = signers
+        self.sources = sources or {}
 
     def names(self) -> list[str]:
         """Return the names of the registered models."""
@@ -141,9 +149,22 @@ class Registry:
             self.move_alias(seen, version, "registered", kind="register")
         return version
 
-    def store(self, examined: Examined) -> Version:
-        """Store an examined file as the next version of its model."""
-        draft = examined.manifest.model_copy(update={"created_at": _now(), "created_by": user_name()})
+    def store(
+        self,
+        examined: Examined,
+        *,
+        source: Origin | None = None,
+        agree: Callable[[bytes], bytes] = lambda manifest: manifest,
+    ) -> Version:
+        """Store an examined file as the next version of its model.
+
+        Args:
+            examined: what `examine` made of the file.
+            source: where the file was found, if in another registry.
+            agree: is given the manifest's bytes before they are written, and returns those that count.
+        """
+        said = {"created_at": _now(), "created_by": user_name(), "source": source}
+        draft = examined.manifest.model_copy(update=said)
         [artifact, *others] = examined.files
         prefix = f"{ROOT}{draft.name}/versions/"
         while True:
@@ -152,14 +173,24 @@ class Registry:
             number = max(taken, default=0) + 1
             if self.bucket.create_new(self._path(draft.name, number, artifact), examined.files[artifact]):
                 break
-        manifest = draft.model_copy(update={"version": number})
-        content = {**{file: examined.files[file] for file in others}, MANIFEST_FILE: manifest.to_bytes()}
-        for file, data in content.items():
-            if not self.bucket.create(self._path(draft.name, number, file), data):
+        for file in others:
+            if not self.bucket.create(self._path(draft.name, number, file), examined.files[file]):
                 raise ModelNotFoundError(
                     f"The version {draft.name}/{number} was written by someone else; register again."
                 )
-        return Version(manifest, digest(manifest.to_bytes()))
+        return self.complete(agree(draft.model_copy(update={"version": number}).to_bytes()))
+
+    def complete(self, data: bytes) -> Version:
+        """Write a manifest, which makes its version exist, or find it written; return the version.
+
+        Raises:
+            ModelNotFoundError: the number belongs to another version.
+        """
+        manifest = Manifest.from_bytes(data)
+        label = f"{manifest.name}/{manifest.version}"
+        if not self.bucket.create(self._path(manifest.name, manifest.version, MANIFEST_FILE), data):
+            raise ModelNotFoundError(f"The version {label} was written by someone else; register again.")
+        return Version(manifest, digest(data))
 
     def move_alias(
         self, seen: Alias, version: Version, reason: str, *, kind: Kind = "promote", by: str | None = None, **more: Any
@@ -204,12 +235,17 @@ class Registry:
         return self.move_alias(seen, version, reason, kind="rollback")
 
     def resolve(self, reference: ModelReference) -> Version:
-        """Return the version that a reference means now.
+        """Return the version that a reference means now; a model of another registry is imported where it is missing.
 
         Raises:
             ModelNotFoundError: there is no such model, version or alias; names the near miss.
             DigestError: the manifest is not the one that the alias was pointed to.
+            TransientError: the other registry cannot be asked.
         """
+        if reference.source is not None:
+            from nightscore.registry.importing import resolve_elsewhere  # which imports this module
+
+            return resolve_elsewhere(self, reference)
         if reference.version is not None:
             return self._read(reference.name, reference.version, None)
         alias = self.alias(reference.name, reference.alias_name)
