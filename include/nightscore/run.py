@@ -102,7 +102,7 @@ def build_services(config: Settings) -> Services:
 
     bucket = Bucket(build_storage(config), config.bucket)
     reader = functools.cache(lambda: build_bigquery_storage(config))
-    registry = Registry(bucket, config.trusted_signers, configured_sources(config))
+    registry = Registry(bucket, signers=config.trusted_signers, sources=configured_sources(config))
     return Services(Warehouse(config, build_bigquery(config), reader), bucket, registry)
 
 

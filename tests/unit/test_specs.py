@@ -35,7 +35,7 @@ HEAVY = (
     "pandas",
     "numpy",
     "pyarrow",
-    "google.cloud",
+    "google.api_core",
     "sklearn",
     "skops",
     "great_expectations",

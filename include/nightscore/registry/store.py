@@ -86,7 +86,7 @@ class Registry:
     """
 
     def __init__(
-        self, bucket: Bucket, signers: Path | None = None, sources: "Mapping[str, ModelSource] | None" = None
+        self, bucket: Bucket, *, signers: Path | None = None, sources: "Mapping[str, ModelSource] | None" = None
     ) -> None:
         self.bucket = bucket
         self.signers = signers

@@ -57,7 +57,7 @@ class Studio:
         self.bench = bench
         self.name = bench.name
         self.source = MlflowSource(server.url)
-        self.registry = Registry(bench.services.bucket, {"mlflow": self.source})
+        self.registry = Registry(bench.services.bucket, sources={"mlflow": self.source})
 
     def log(self, estimator: Any, alias: str | None = None, **kwargs: Any) -> int:
         """Log an estimator as the next version; return its number."""
@@ -160,7 +160,7 @@ class _Meeting(MlflowSource):
 def _import(settings: Any, url: str, name: str, gate: Any) -> str:
     source = _Meeting(url)
     source.gate = gate
-    registry = Registry(build_services(settings).bucket, {"mlflow": source})
+    registry = Registry(build_services(settings).bucket, sources={"mlflow": source})
     return registry.resolve(parse_model(f"mlflow:{name}@champion")).digest
 
 
@@ -351,7 +351,7 @@ def test_without_mlflow_an_alias_waits_and_an_imported_version_does_not(studio: 
     studio.server.stop()
     assert studio.resolve("1") == version
     address = studio.server.url.replace("http://", "http://ada:secret@")
-    guarded = Registry(studio.registry.bucket, {"mlflow": MlflowSource(address)})
+    guarded = Registry(studio.registry.bucket, sources={"mlflow": MlflowSource(address)})
     assert guarded.resolve(parse_model(f"mlflow:{studio.name}@1")) == version, "a password is no part of an address"
     with pytest.raises(SourceUnavailableError) as caught:
         guarded.resolve(parse_model(f"mlflow:{studio.name}@champion"))

@@ -50,7 +50,7 @@ def desk(settings, tmp_path):
     class Desk:
         name = f"m{uuid.uuid4().hex[:12]}"
         plain = services.registry
-        strict = Registry(services.bucket, trusted)
+        strict = Registry(services.bucket, signers=trusted)
         folder, signers = tmp_path, trusted
 
         def register(self):

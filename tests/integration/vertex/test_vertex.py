@@ -90,7 +90,7 @@ def client_of(address: str) -> Any:
 def registry(bench: Any, settings: Any, address: str) -> Registry:
     storage = functools.partial(build_storage, settings)
     source = VertexSource("my-project", "europe-west4", functools.partial(client_of, address), storage)
-    return Registry(bench.services.bucket, {"vertex": source})
+    return Registry(bench.services.bucket, sources={"vertex": source})
 
 
 @pytest.fixture
@@ -203,4 +203,4 @@ def test_an_unreachable_service_can_be_reached_later(settings: Any, bench: Any) 
     storage = functools.partial(build_storage, settings)
     source = VertexSource("my-project", "europe-west4", functools.partial(client_of, "127.0.0.1:9"), storage)
     with pytest.raises(SourceUnavailableError, match="cannot be reached"):
-        Registry(bench.services.bucket, {"vertex": source}).resolve(parse_model("vertex:4711@7"))
+        Registry(bench.services.bucket, sources={"vertex": source}).resolve(parse_model("vertex:4711@7"))
