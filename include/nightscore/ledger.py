@@ -36,7 +36,7 @@ def record_publications(run: Run) -> None:
 
 def _summary(run: Run, records: dict[str, Json | None]) -> Json:
     plan = run.plan
-    frozen, gate, _, staged, published, shadowed, found_beside = (records[stage] or {} for stage in STAGES)
+    frozen, gate, _, staged, published, shadowed, compared = (records[stage] or {} for stage in STAGES)
     refused = [stage for stage, found in records.items() if (found or {}).get("verdict") == "stop"]
     if refused:
         status = "refused"
@@ -61,7 +61,7 @@ def _summary(run: Run, records: dict[str, Json | None]) -> Json:
         "checksum": staged.get("checksum"),
         "challengers": shadowed.get("rows", {}),
         "challengers_left_out": {**plan.left_out, **shadowed.get("left_out", {})},
-        "evidence": main_figures(found_beside),
+        "evidence": main_figures(compared),
         "resumed": list(run.records.resumes()),
         "warnings": [*gate.get("warnings", []), *staged.get("warnings", [])],
         "overridden": [

@@ -89,6 +89,7 @@ def _say_where_to_look(url: str, run_id: str, partition: str) -> None:
         f"\nWhere to look next:\n"
         f"  Airflow                      {url}/dags/score_credit_default\n"
         f"  the run and its checks       {command} runs show {run_id}\n"
+        f"  the challenger beside it     {command} evidence credit_default\n"
         f"  score it again, here         {command} run credit_default --partition {partition}\n"
         f"  with the challenger          {command} run credit_default --partition {partition} "
         f"--model credit_default@challenger\n"

@@ -183,6 +183,8 @@ def test_a_challenger_that_fails_is_reported_and_the_others_go_in(cards):
     start, why = record["left_out"][bad.label].split(": ", 1)
     assert start == "It failed in 2 of 2 shards, first in shard 0"
     assert why.startswith("It raised ValueError: ")
+    evidence = run.records.read("evidence")
+    assert (list(evidence["challengers"]), evidence["left_out"]) == ([good.label], record["left_out"])
     assert versions(cards) == {good.label: ROWS}
     assert run.records.read("publish")["rows"] == cards.published().num_rows == ROWS
     assert run.records.read("run")["status"] == "published"
@@ -216,6 +218,7 @@ def test_a_dry_run_publishes_no_challenger(cards):
     record = run.records.read("shadow")
     assert (record["published"], record["reason"]) == (False, "dry run")
     assert record["rows"] == {challenger.label: ROWS}
+    assert run.records.read("evidence")["challengers"] == {}
     assert cards.services.warehouse.find_table(f"{cards.name}.predictions_shadow") is None
 
 
