@@ -14,7 +14,7 @@ from nightscore.run import Services
 from nightscore.spec import ModelReference, Spec
 from nightscore.specs import iter_specs
 
-MEASURES = ("auc", "gini", "ks", "brier")
+MEASURES = {"auc": "AUC", "gini": "Gini", "ks": "KS", "brier": "Brier score"}
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ def _figures(evidence: Json) -> Iterator[tuple[str, ...]]:
     if not outcomes["rows"]:
         yield "outcomes", str(outcomes["reason"]), ""
         return
-    for name in MEASURES:
+    for name, words in MEASURES.items():
         found = outcomes["difference"][name]
         low, high = found.get("low"), found.get("high")
         interval = "" if low is None else f"{low:+.4f} to {high:+.4f}"
-        yield f"{name.upper()} of the challenger minus the champion's", f"{found['value']:+.4f}", interval
+        yield f"{words}, challenger minus champion", f"{found['value']:+.4f}", interval
