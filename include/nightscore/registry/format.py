@@ -7,7 +7,7 @@ passed what `describe` found. Libraries are imported inside the functions: a for
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nightscore.errors import ConfigurationError
+from nightscore.errors import ConfigurationError, listed
 from nightscore.registry.manifest import FormatName, Input, MissingText, Task
 from nightscore.registry.signature import Shape
 
@@ -19,6 +19,23 @@ LARGEST_ARTIFACT = 2 * 2**30
 
 class ArtifactError(ConfigurationError):
     """A model file is not of its format, or damaged, or hostile; nothing of it was run."""
+
+
+class UntrustedTypesError(ConfigurationError):
+    """A model file would create or compute what is not on our list; nothing of it was run."""
+
+    def __init__(
+        self,
+        what: str,
+        types: Sequence[str],
+        would: str = "create classes",
+        advice: str = "Only scikit-learn's own classes may be part of a model",
+    ) -> None:
+        super().__init__(
+            f"{what} would {would} that nightscore does not allow: {listed(types)}. Nothing of it was run. {advice}: "
+            "move custom steps into the feature query."
+        )
+        self.types = tuple(types)
 
 
 class Fitted(Protocol):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from nightscore.errors import ConfigurationError, listed, shorten
-from nightscore.registry.format import ArtifactError
+from nightscore.errors import listed, shorten
+from nightscore.registry.format import ArtifactError, UntrustedTypesError
 from nightscore.registry.manifest import FormatName, Input, MissingText, Task
 from nightscore.registry.signature import NUMBERS, Shape
 
@@ -73,17 +73,6 @@ _ROW_BY_ROW = (
     "sklearn.tree.",
     "sklearn.utils.",
 )
-
-
-class UntrustedTypesError(ConfigurationError):
-    """A model file would create classes that are not on our list; nothing of it was run."""
-
-    def __init__(self, what: str, types: Sequence[str]) -> None:
-        super().__init__(
-            f"{what} would create classes that nightscore does not allow: {listed(types)}. Nothing of it was run. Only "
-            "scikit-learn's own classes may be part of a model: move custom steps into the feature query."
-        )
-        self.types = tuple(types)
 
 
 def looks_like(data: bytes) -> bool:
