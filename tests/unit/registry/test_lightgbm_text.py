@@ -6,6 +6,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
+
 from model_files import (
     FRAME,
     GRADE,
@@ -18,7 +19,6 @@ from model_files import (
     in_pieces,
     load,
 )
-
 from nightscore.registry.format import ArtifactError, UntrustedTypesError
 from nightscore.registry.signature import SampleError
 

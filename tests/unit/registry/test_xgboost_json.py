@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xgboost
+
 from model_files import (
     FRAME,
     GRADE,
@@ -19,7 +20,6 @@ from model_files import (
     in_pieces,
     load,
 )
-
 from nightscore.registry.boosting import UnknownCategoryError
 from nightscore.registry.format import ArtifactError, UntrustedTypesError
 from nightscore.registry.signature import SampleError

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 from nightscore.errors import listed
 from nightscore.registry.format import ArtifactError, Format
-from nightscore.registry.formats import lightgbm_text, sklearn_skops, xgboost_json
+from nightscore.registry.formats import lightgbm_text, onnx_graph, sklearn_skops, xgboost_json
 
-FORMATS: Mapping[str, Format] = {module.FORMAT: module for module in (sklearn_skops, lightgbm_text, xgboost_json)}
+FORMATS: Mapping[str, Format] = {
+    module.FORMAT: module for module in (sklearn_skops, onnx_graph, lightgbm_text, xgboost_json)
+}
 
 _PICKLES = (b"\x80", b"(", b"c", b"]", b"}")  # how protocols 2+, 1 and 0 begin
 
