@@ -1,9 +1,9 @@
-"""What LightGBM's and XGBoost's models have in common: how they stand in their files, and what scoring makes of them."""
+"""What LightGBM's and XGBoost's models have in common: labels, categories, and how a frame becomes their matrix."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nightscore.errors import ConfigurationError, counted, listed
+from nightscore.errors import ConfigurationError, listed
 from nightscore.registry.format import ArtifactError
 from nightscore.registry.manifest import Input, Task
 from nightscore.registry.signature import SampleError
@@ -43,9 +43,7 @@ def task_and_labels(what: str, outputs: int | None, classes: Sequence[str]) -> t
             raise ArtifactError(f"{what} is a regressor, which has no classes; {listed(classes)} were named.")
         return "regression", ()
     if classes and len(classes) != outputs:
-        raise ArtifactError(
-            f"{what} tells {outputs} classes apart, and {counted(len(classes), 'label')} were named: {listed(classes)}."
-        )
+        raise ArtifactError(f"{what} tells {outputs} classes apart, and these labels were named: {listed(classes)}.")
     labels = tuple(classes) or tuple(str(number) for number in range(outputs))
     return ("binary" if outputs == 2 else "multiclass"), labels
 
@@ -99,7 +97,7 @@ def require_numbers(what: str, inputs: Sequence[Input]) -> None:
 
 def as_numbers(frame: Any) -> Any:
     """Return a frame whose booleans with NULLs are numbers with NaN; categories stay as they are."""
-    return frame.astype({name: "float64" for name, kind in frame.dtypes.items() if kind == object})
+    return frame.astype({name: "float64" for name, kind in frame.dtypes.items() if kind.kind == "O"})
 
 
 def coded(frame: Any, categories: Categories, *, unknown: str) -> "np.ndarray[Any, np.dtype[np.float64]]":

@@ -84,5 +84,5 @@ def refuse(what: str, found: str) -> NoReturn:
         ArtifactError: always.
     """
     raise ArtifactError(
-        f"{what} holds malformed trees: {found}. Nothing of it was run. Save the fitted model again with its own library."
+        f"{what} holds malformed trees: {found}. Nothing of it was run. Save the model again with its library."
     )

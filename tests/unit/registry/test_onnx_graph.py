@@ -191,9 +191,9 @@ def test_inputs_by_name_predict_as_the_original(encoder: Any, last: Any) -> None
     holes.loc[::3, "limit_bal"] = np.nan
     np.testing.assert_allclose(model.predict(as_table(holes)), fitted.predict_proba(holes), atol=1e-5)
     holes.loc[::5, "sex"] = None
-    with pytest.raises(NullInputError, match="The input 'sex' is NULL in some rows; it is text in the ONNX graph"):
+    with pytest.raises(NullInputError, match=r"The input 'sex' is NULL in some rows; it is text in the ONNX graph"):
         model.predict(as_table(holes))
-    with pytest.raises(SampleError, match="column 'sex' is int64, and the input of model.bin takes text"):
+    with pytest.raises(SampleError, match=r"column 'sex' is int64, and the input of model.bin takes text"):
         load(data, as_table(WORDS.assign(sex=1)))
     categories = as_table(WORDS.assign(sex=WORDS["sex"].astype("category")))
     np.testing.assert_array_equal(load(data, categories).predict(categories), model.predict(shuffled))
@@ -232,9 +232,9 @@ def test_integers_take_no_null_and_no_fraction() -> None:
     table = pa.table({"a": [1, 2, 3], "b": [0.5, 0.25, 0.0]})
     model = load(data, table)
     np.testing.assert_array_equal(model.predict(table), [1.5, 2.25, 3.0])
-    with pytest.raises(NullInputError, match="The input 'a' is NULL in some rows; it is integers"):
+    with pytest.raises(NullInputError, match=r"The input 'a' is NULL in some rows; it is integers"):
         model.predict(table.set_column(0, "a", [[1, None, 3]]))
-    with pytest.raises(SampleError, match="column 'a' is double, and the input of model.bin takes integers"):
+    with pytest.raises(SampleError, match=r"column 'a' is double, and the input of model.bin takes integers"):
         load(data, table.set_column(0, "a", [[1.0, 2.0, 3.0]]))
 
 

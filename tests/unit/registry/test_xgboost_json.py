@@ -106,10 +106,10 @@ def test_an_unknown_category_is_refused_as_xgboost_refuses_it() -> None:
 
 def test_categories_must_be_those_of_the_sample() -> None:
     data = saved(xgboost.XGBClassifier(**SMALL, enable_categorical=True).fit(FRAME, LABEL))
-    with pytest.raises(SampleError, match="are the columns region, sex, and those of the sample sex"):
+    with pytest.raises(SampleError, match=r"are the columns region, sex, and those of the sample sex"):
         load(data, as_table(FRAME.assign(region=FRAME["region"].astype(int))))
     plain = saved(xgboost.XGBClassifier(**SMALL).fit(NUMBERS, LABEL))
-    with pytest.raises(SampleError, match="columns age are categories, and model.bin does not hold its categories"):
+    with pytest.raises(SampleError, match=r"columns age are categories, and model.bin does not hold its categories"):
         load(plain, as_table(NUMBERS.assign(age=NUMBERS["age"].astype("category"))))
 
 
@@ -132,7 +132,7 @@ def test_without_names_only_the_number_of_columns_is_known() -> None:
 def test_labels_are_named_at_registration() -> None:
     data = saved(xgboost.XGBClassifier(**SMALL).fit(NUMBERS, LABEL))
     assert construct(data, ["good", "bad"]).classes == ("good", "bad")
-    with pytest.raises(ArtifactError, match="tells 2 classes apart, and 1 label was named: good|2 classes apart"):
+    with pytest.raises(ArtifactError, match=r"tells 2 classes apart, and these labels were named: good"):
         construct(data, ["good"])
 
 

@@ -329,12 +329,7 @@ def _check_tree(what: str, number: int, block: str, columns: int) -> None:
     leaves = _integer(what, "num_leaves", keys["num_leaves"])
     if leaves < 1:
         refuse(what, f"tree {number:,} has {leaves:,} leaves")
-    for names, size in (((*_INNER, *_INNER_TOLD), leaves - 1), (("leaf_value", *_LEAVES_TOLD), leaves)):
-        for name in names:
-            told = keys.get(name)
-            # Of a tree that is one leaf, LightGBM leaves out the leaf's weight.
-            if told is not None and _count(told) != size and (told or leaves > 1):
-                refuse(what, f"`{name}` of tree {number:,} has {_count(told):,} values, not {size:,}")
+    _check_lengths(what, number, keys, leaves)
     for name in ("split_gain", "shrinkage", *_INNER_TOLD, *_LEAVES_TOLD):
         _numbers(what, name, keys.get(name, ""))
     values, threshold = _numbers(what, "leaf_value", keys["leaf_value"]), _numbers(what, "threshold", keys["threshold"])
@@ -346,6 +341,15 @@ def _check_tree(what: str, number: int, block: str, columns: int) -> None:
     _check_categories(what, number, keys, threshold[kinds & 1 == 1])
     nodes = [_integers(what, name, keys[name]) for name in ("left_child", "right_child", "split_feature")]
     require_trees(f"{what} (tree {number:,})", _nodes(what, leaves, *nodes), columns)
+
+
+def _check_lengths(what: str, number: int, keys: Mapping[str, str], leaves: int) -> None:
+    for names, size in (((*_INNER, *_INNER_TOLD), leaves - 1), (("leaf_value", *_LEAVES_TOLD), leaves)):
+        for name in names:
+            told = keys.get(name)
+            # Of a tree that is one leaf, LightGBM leaves out the leaf's weight.
+            if told is not None and _count(told) != size and (told or leaves > 1):
+                refuse(what, f"`{name}` of tree {number:,} has {_count(told):,} values, not {size:,}")
 
 
 def _check_categories(what: str, number: int, keys: Mapping[str, str], split: Any) -> None:

@@ -40,8 +40,8 @@ ALLOWED_OPERATORS = (
     )),
     *(f"ai.onnx.ml.{name}" for name in (
         "ArrayFeatureExtractor", "Binarizer", "FeatureVectorizer", "Imputer", "LabelEncoder", "LinearClassifier",
-        "LinearRegressor", "Normalizer", "OneHotEncoder", "SVMClassifier", "SVMRegressor", "Scaler", "TreeEnsembleClassifier",
-        "TreeEnsembleRegressor", "ZipMap",
+        "LinearRegressor", "Normalizer", "OneHotEncoder", "SVMClassifier", "SVMRegressor", "Scaler",
+        "TreeEnsembleClassifier", "TreeEnsembleRegressor", "ZipMap",
     )),
 )  # fmt: skip
 

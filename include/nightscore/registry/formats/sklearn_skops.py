@@ -15,6 +15,8 @@ from nightscore.errors import listed, shorten
 from nightscore.registry.format import ArtifactError, UntrustedTypesError
 from nightscore.registry.manifest import FormatName, Input, MissingText, Task
 from nightscore.registry.signature import NUMBERS, Shape
+from nightscore.registry.sklearn_checks import require_sound
+from nightscore.registry.skops_archive import require_archive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,6 +92,7 @@ def describe(what: str, data: bytes) -> tuple[str, ...]:
 
     if not zipfile.is_zipfile(io.BytesIO(data)):
         raise ArtifactError(f"{what} is not a skops file. Write it with `skops.io.dump(estimator, file)`.")
+    require_archive(what, data)
     try:
         return tuple(skops_io.get_untrusted_types(data=data))
     except Exception as error:
@@ -112,15 +115,18 @@ def construct(what: str, data: bytes) -> Any:
     """Create the estimator from an audited file.
 
     Raises:
-        ArtifactError: it cannot be created with the libraries installed here.
+        ArtifactError: it cannot be created with the libraries installed here, or its arrays are malformed.
     """
     from skops import io as skops_io
 
+    require_archive(what, data)
     try:
-        return skops_io.loads(data, trusted=list(ALLOWED_TYPES))
+        estimator = skops_io.loads(data, trusted=list(ALLOWED_TYPES))
     except Exception as error:
         # Anything may go wrong between two versions of scikit-learn; the manifest says which one wrote the file.
         raise ArtifactError(f"{what} cannot be loaded here: {shorten(error, 400)}") from error
+    require_sound(what, estimator)
+    return estimator
 
 
 @dataclass(frozen=True)

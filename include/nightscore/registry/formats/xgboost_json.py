@@ -1,10 +1,11 @@
 """XGBoost models as `save_model("model.json")` writes them.
 
-XGBoost's reader checks little of what a file says of its trees, groups and categories. So the JSON is parsed and checked
-here first, and XGBoost is given what was parsed, written anew: there is no second reading of the same bytes that might
-differ from the first.
+XGBoost's reader checks little of what a file says of its trees, groups and categories. So the JSON is parsed and
+checked here first, and XGBoost is given what was parsed, written anew: there is no second reading of the same bytes
+that might differ from the first.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -434,7 +435,7 @@ def _column_categories(what: str, column: Any) -> list[Any]:
         refuse(what, "the categories of a column are no text")
     text = bytes(int(value) & 0xFF for value in values)
     try:
-        return [text[start:end].decode() for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [text[start:end].decode() for start, end in itertools.pairwise(bounds.tolist())]
     except UnicodeDecodeError:
         refuse(what, "the categories of a column are no text")
 
