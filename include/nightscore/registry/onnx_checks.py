@@ -135,8 +135,12 @@ def _require_bounded(what: str, model: Any) -> None:
 
     import onnx
 
+    undeclared = onnx.ModelProto.FromString(model.SerializeToString())
+    del undeclared.graph.value_info[:]  # what the file says of its values would stand in the way of what they are
+    for value in undeclared.graph.output:
+        value.type.tensor_type.ClearField("shape")
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(undeclared, data_prop=True)
     except Exception as error:
         raise ArtifactError(f"{what} is no valid graph: {shorten(error, 200)}") from error
     graph = inferred.graph

@@ -152,7 +152,7 @@ def _check_support_vectors(what: str, part: Any) -> None:
         "_n_support": (classes,),
     }
     wrong = [key for key, shape in shapes.items() if np.shape(getattr(part, key)) != shape]
-    if wrong or (each < 0).any() or (is_classifier and int(each.sum()) != vectors):
+    if wrong or (each < 0).any() or int(each.sum() if is_classifier else each[0]) != vectors:
         raise ArtifactError(f"{what} holds malformed support vectors: {', '.join(wrong) or 'their number'}.")
     for key in ("_probA", "_probB"):
         if np.shape(getattr(part, key)) not in ((0,), (pairs,), (1,)):

@@ -279,3 +279,26 @@ def test_rows_of_a_frame_that_pandas_keeps_differently_are_the_same() -> None:
     frame = pd.DataFrame({"a": SCALED["age"], "b": SCALED["limit_bal"]})
     np.testing.assert_array_equal(model.predict(frame), model.predict(np.asfortranarray(frame.to_numpy())))
     assert model.predict(frame.to_numpy()[:0]).shape == (0, 2)
+
+
+@pytest.mark.parametrize("column", [1, 2, 10**6])
+def test_a_tree_behind_an_unknown_width_reads_no_further_than_its_rows(column: int) -> None:
+    value, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    tree = {
+        "nodes_treeids": [0] * 3, "nodes_nodeids": [0, 1, 2], "nodes_featureids": [column, 0, 0],
+        "nodes_values": [0.0] * 3, "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"], "nodes_truenodeids": [1, 0, 0],
+        "nodes_falsenodeids": [2, 0, 0], "target_treeids": [0, 0], "target_nodeids": [1, 2], "target_ids": [0, 0],
+        "target_weights": [1.0, 2.0], "n_targets": 1,
+    }  # fmt: skip
+    graph = onnx.helper.make_graph(
+        [node("Abs", ["x"], ["a"]), node("TreeEnsembleRegressor", ["a"], ["y"], domain="ai.onnx.ml", **tree)],
+        "g", [value("x", 1, [None, 2])], [value("y", 1, [None, 1])],
+    )  # fmt: skip
+    opsets = [onnx.helper.make_opsetid("", 21), onnx.helper.make_opsetid("ai.onnx.ml", 1)]
+    data = onnx.helper.make_model(graph, ir_version=10, opset_imports=opsets).SerializeToString()
+    model, rows = construct(data), np.array([[0.0, 0.0], [0.0, -3.0]])
+    if column == 1:
+        np.testing.assert_array_equal(model.predict(rows), [1.0, 2.0])
+        return
+    with pytest.raises(Exception, match="indices element out of data bounds"):
+        model.predict(rows)

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import json
 import pickle
 import sys
 import zipfile
@@ -60,6 +59,7 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from skops import io as skops_io
 
+from hostile_files import Canary, naming, rewritten, whole, words, zipped
 from nightscore.registry.format import ArtifactError
 from nightscore.registry.formats import recognise
 from nightscore.registry.formats.sklearn_skops import (
@@ -271,16 +271,6 @@ def test_the_list_is_sorted_and_holds_nothing_that_runs_code() -> None:
     assert roots == {"functools", "numpy", "scipy", "sklearn"}
 
 
-class Canary:
-    """Leaves a file behind when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (open, (str(self.path), "w"))
-
-
 PICKLES: dict[str, Callable[[Any, Path], bytes]] = {
     **{f"protocol_{number}": lambda o, _, n=number: pickle.dumps(o, n) for number in range(6)},
     "gzip": lambda o, _: gzip.compress(pickle.dumps(o)),
@@ -311,16 +301,6 @@ def test_the_canary_sings(tmp_path: Path) -> None:
 GOOD = skops_io.dumps(LogisticRegression().fit(NUMBERS, LABEL))
 
 
-def zipped(schema: object, **files: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-        if schema is not None:
-            archive.writestr("schema.json", schema if isinstance(schema, (str, bytes)) else json.dumps(schema))
-    return buffer.getvalue()
-
-
 DAMAGED: dict[str, bytes] = {
     "nothing": b"",
     "text": b"hello, world",
@@ -342,42 +322,6 @@ def test_what_is_no_skops_file_is_refused(data: bytes) -> None:
         audit("model.skops", describe("model.skops", data))
     assert str(caught.value).startswith("model.skops is not a ")
     assert len(str(caught.value)) < 250
-
-
-def rewritten(change: Callable[[dict[str, Any]], None], data: bytes = GOOD) -> bytes:
-    """Return the file with its schema changed."""
-    archive = zipfile.ZipFile(io.BytesIO(data))
-    files = {name: archive.read(name) for name in archive.namelist() if name != "schema.json"}
-    schema = json.loads(archive.read("schema.json"))
-    change(schema)
-    return zipped(schema, **files)
-
-
-def naming(module: str, name: str, loader: str, content: Any = None) -> Callable[[dict[str, Any]], None]:
-    """Put an object of a stranger's choice where the estimator keeps its parameter C."""
-
-    def change(schema: dict[str, Any]) -> None:
-        node = {"__class__": name, "__module__": module, "__loader__": loader, "__id__": 1, "content": content}
-        schema["content"]["content"]["C"] = node
-
-    return change
-
-
-def whole(module: str, name: str, loader: str, content: Any = None) -> Callable[[dict[str, Any]], None]:
-    """Put it in the estimator's own place."""
-
-    def change(schema: dict[str, Any]) -> None:
-        schema.update({"__class__": name, "__module__": module, "__loader__": loader, "content": content})
-
-    return change
-
-
-def words(*items: str) -> dict[str, Any]:
-    parts = [
-        {"__class__": "str", "__module__": "builtins", "__loader__": "JsonNode", "content": json.dumps(i), "__id__": n}
-        for n, i in enumerate(items, 100)
-    ]
-    return {"__class__": "tuple", "__module__": "builtins", "__loader__": "TupleNode", "content": parts, "__id__": 99}
 
 
 PLACES = {"in_a_parameter": naming, "in_place_of_the_estimator": whole}
@@ -409,7 +353,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_file_is_refused_and_not_run(place: Any, hostile: tuple[str, str, str, Any], canary: Path) -> None:
-    data = rewritten(place(*hostile))
+    data = rewritten(place(*hostile), GOOD)
     with pytest.raises((ArtifactError, UntrustedTypesError)):
         audit("model.skops", describe("model.skops", data))
     with pytest.raises(ArtifactError):
@@ -422,7 +366,7 @@ def test_a_hostile_file_is_refused_and_not_run(place: Any, hostile: tuple[str, s
 def test_the_refusal_names_what_a_hostile_file_would_create(name: str) -> None:
     module, kind, loader, content = HOSTILE[name]
     with pytest.raises(UntrustedTypesError) as caught:
-        audit("model.skops", describe("model.skops", rewritten(naming(module, kind, loader, content))))
+        audit("model.skops", describe("model.skops", rewritten(naming(module, kind, loader, content), GOOD)))
     assert caught.value.types == (f"{module}.{kind}",)
 
 
