@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from nightscore.errors import listed
 from nightscore.objects import Json
@@ -145,7 +146,8 @@ def _histogram(found: Json) -> str:
         shown = _quantiles(found) if known else "no value"
     else:
         known = sum(found["labels"].values()) + found["other"]
-        named = [f"{label} {count / known:.0%}" for label, count in list(found["labels"].items())[:4]] if known else []
+        frequent = sorted(found["labels"].items(), key=lambda item: -item[1])[:4]
+        named = [f"{label} {count / known:.0%}" for label, count in frequent]
         rest = len(found["labels"]) - len(named)
         shown = ", ".join(named) + (f" and {rest} more" if rest else "") if named else f"{known:,} rare labels"
     missing = found["missing"] / max(known + found["missing"], 1)
@@ -153,14 +155,16 @@ def _histogram(found: Json) -> str:
 
 
 def _quantiles(found: Json) -> str:
-    """Return where a tenth, half and nine tenths of the numbers lie, as near as the edges tell."""
-    edges, counts = found["edges"], found["counts"]
-    if not edges:
+    """Return which share of the numbers lies below the edges that are nearest to a tenth, half and nine tenths.
+
+    >>> _quantiles({"edges": [2.0, 5.0], "counts": [4, 5, 1]})
+    '40% below 2, 90% below 5'
+    """
+    if not found["edges"]:
         return "one value"
-    total, below, told = sum(counts), 0, {}
-    for edge, count in zip(edges, counts, strict=False):
-        below += count
-        for share in (0.1, 0.5, 0.9):
-            if share not in told and below / total >= share - 0.01:
-                told[share] = edge
-    return ", ".join(f"{share:.0%} below {edge:.4g}" for share, edge in told.items()) or f"all from {edges[-1]:.4g} on"
+    below = list(accumulate(found["counts"][:-1]))
+    total = below[-1] + found["counts"][-1]
+    shares = [count / total for count in below]
+    at = range(len(shares))
+    nearest = {min((abs(shares[index] - wanted), index) for index in at)[1] for wanted in (0.1, 0.5, 0.9)}
+    return ", ".join(f"{shares[index]:.0%} below {found['edges'][index]:.4g}" for index in sorted(nearest))

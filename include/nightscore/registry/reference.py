@@ -60,7 +60,8 @@ def numbers(values: "np.ndarray[Any, Any]", edges: "Sequence[float] | None" = No
     known = values[~np.isnan(values)]
     if edges is None:
         inner = np.linspace(0, 1, BINS + 1)[1:-1]
-        edges = np.unique(np.quantile(known, inner, method="inverted_cdf")).tolist() if known.size else []
+        finite = known[np.isfinite(known)]  # infinity is in an outer bin, and JSON has no word for it
+        edges = np.unique(np.quantile(finite, inner, method="inverted_cdf")).tolist() if finite.size else []
     # An edge belongs to the bin above it.
     counts = np.bincount(np.searchsorted(edges, known, side="right"), minlength=len(edges) + 1)
     return {
