@@ -59,6 +59,7 @@ class Assessment:
         source: what freezing will find; None where faults keep that from being told.
         target: what a publication will replace.
         reasons: why the run must not begin; none when it may.
+        library_warnings: how the libraries installed here differ, harmlessly, from those of the models' registration.
     """
 
     spec: Spec
@@ -71,6 +72,7 @@ class Assessment:
     source: Source | None
     target: Target
     reasons: tuple[NightscoreError, ...]
+    library_warnings: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int | None:
@@ -129,9 +131,12 @@ def assess(
     version = reasons.collect(lambda: registry.resolve(requested))
     versions: dict[str, Version] = {}
     left_out: dict[str, str] = {}
+    warnings: list[str] = []
     if version is not None:
+        warnings += reasons.collect(version.require_libraries) or ()
         chosen = choose_challengers(spec.model, version, registry)
         versions, left_out = chosen.versions, chosen.left_out
+        warnings += (warning for found in versions.values() for warning in found.require_libraries())
     columns = reasons.collect(lambda: source_columns(spec, warehouse)) or ()
     source = None
     if columns:
@@ -152,6 +157,7 @@ def assess(
         source=source,
         target=target,
         reasons=tuple(reasons),
+        library_warnings=tuple(warnings),
     )
 
 

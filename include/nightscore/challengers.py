@@ -31,6 +31,7 @@ def choose_challengers(model: ModelReference, champion: Version, registry: Regis
         asked = str(reference)
         try:
             version = registry.resolve(reference)
+            version.require_libraries()
         except ConfigurationError as error:
             left_out[asked] = shorten(error, 400)
             continue

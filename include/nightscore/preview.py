@@ -117,7 +117,7 @@ def _reason(reason: NightscoreError) -> Json:
 
 def _warnings(found: Assessment, time: Json) -> list[str]:
     spec, version = found.spec, found.version
-    warnings = []
+    warnings = [f"{spec.name}: model: {warning}" for warning in found.library_warnings]
     if time["late"]:
         warnings.append(
             f"{spec.name}: deadline: the run is expected to end at {time['ends_at']}, after {time['deadline_at']}."

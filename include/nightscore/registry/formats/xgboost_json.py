@@ -190,10 +190,8 @@ class XGBoostModel:
         found = self.booster.inplace_predict(
             features, iteration_range=(0, self.parsed.rounds), missing=np.nan, validate_features=False
         )
-        found = np.asarray(found)
-        if self.task == "binary":
-            found = np.column_stack([np.float32(1) - found, found])  # as XGBClassifier does, in single precision
-        return found.astype(np.float64)
+        found = np.asarray(found, dtype=np.float64)
+        return np.column_stack([1 - found, found]) if self.task == "binary" else found
 
     def _compare(self, inputs: Sequence[Input]) -> None:
         require_numbers(self.what, inputs)
