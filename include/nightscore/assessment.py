@@ -133,10 +133,12 @@ def assess(
     left_out: dict[str, str] = {}
     warnings: list[str] = []
     if version is not None:
-        warnings += reasons.collect(version.require_libraries) or ()
+        found = version
+        warnings += reasons.collect(found.require_libraries) or ()
+        reasons.collect(lambda: registry.require_signed(found))
         chosen = choose_challengers(spec.model, version, registry)
         versions, left_out = chosen.versions, chosen.left_out
-        warnings += (warning for found in versions.values() for warning in found.require_libraries())
+        warnings += (warning for other in versions.values() for warning in other.require_libraries())
     columns = reasons.collect(lambda: source_columns(spec, warehouse)) or ()
     source = None
     if columns:

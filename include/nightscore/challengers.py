@@ -32,6 +32,7 @@ def choose_challengers(model: ModelReference, champion: Version, registry: Regis
         try:
             version = registry.resolve(reference)
             version.require_libraries()
+            registry.require_signed(version)
         except ConfigurationError as error:
             left_out[asked] = shorten(error, 400)
             continue

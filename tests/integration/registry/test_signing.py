@@ -176,3 +176,36 @@ def test_a_key_that_cannot_be_used_and_an_identity_that_is_not_there(desk, tmp_p
     trust.write_text("{}")
     with pytest.raises(SignerError, match="cannot be signed without a key here"):
         sign_keyless(version.label, files, trust)
+
+
+def test_a_plan_says_that_a_signature_is_missing_before_anything_is_frozen(bench, tmp_path):
+    from dataclasses import replace
+
+    from nightscore.assessment import assess
+
+    table = pa.Table.from_pandas(FRAME, preserve_index=False)
+    days = pa.array([bench.day] * len(FRAME), pa.date32())
+    columns = {
+        "id": range(len(FRAME)),
+        "snapshot_date": days,
+        **dict(zip(table.column_names, table.columns, strict=True)),
+    }
+    bench.write("features", pa.table(columns))
+    label = FRAME.age > 40
+    champion = bench.register(LogisticRegression().fit(FRAME, label), table)
+    bench.register(LogisticRegression(C=0.1).fit(FRAME, label), table, alias="challenger")
+    trusted = tmp_path / "signers"
+    trusted.mkdir()
+    key = new_key(trusted, "risk")
+    strict = replace(bench.services, registry=Registry(bench.services.bucket, signers=trusted))
+    spec = bench.spec(model={"name": bench.name, "challengers": ["challenger"]})
+
+    found = assess(spec, bench.day, strict.warehouse, strict.registry)
+    [reason] = found.reasons
+    assert isinstance(reason, SignatureRequiredError)
+    files = strict.registry.signed_files(champion)
+    strict.registry.add_signature(champion, sign_with_key(champion.label, files, key))
+    found = assess(spec, bench.day, strict.warehouse, strict.registry)
+    assert found.reasons == ()
+    assert found.challengers == {}
+    assert f"{bench.name}/2 needs a valid signature" in found.left_out[f"{bench.name}@challenger"]
