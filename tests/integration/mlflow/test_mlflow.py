@@ -234,23 +234,50 @@ def test_a_pickle_that_calls_itself_skops_is_refused_after_it_is_downloaded(stud
     assert not canary.exists()
 
 
-@pytest.mark.parametrize(
-    ("flavour", "said", "file"),
-    [
-        ("onnx", {"data": "model.onnx"}, "model.onnx"),
-        ("lightgbm", {"data": "model.lgb", "model_class": "lightgbm.basic.Booster"}, "model.lgb"),
-        ("xgboost", {"data": "model.json", "model_format": "json"}, "model.json"),
-    ],
-)
-def test_native_files_are_fetched_as_they_are(
-    studio: Studio, tmp_path: Path, flavour: str, said: dict[str, str], file: str
-) -> None:
-    studio.log_files({file: b"its bytes", "other.bin": b"-"}, **{flavour: said})
-    origin = studio.source.resolve(parse_model(f"mlflow:{studio.name}@1"))
-    fetched = studio.source.fetch(origin, tmp_path)
-    assert (fetched.file.name, fetched.file.read_bytes(), fetched.sample) == (file, b"its bytes", None)
-    assert fetched.no_sample.startswith("it was logged without an input example of named columns")
-    assert studio.downloads()[-2:] == ["MLmodel", file]
+def as_onnx() -> tuple[Any, dict[str, Any], Any]:
+    from mlflow.models import infer_signature
+    from skl2onnx import to_onnx
+
+    model = fitted()
+    numbers = FRAME.astype("float32")
+    graph = to_onnx(model, numbers[:1], options={"zipmap": False})
+    return graph, {"save_as_external_data": False, "signature": infer_signature(numbers)}, model.predict_proba(FRAME)
+
+
+def as_lightgbm() -> tuple[Any, dict[str, Any], Any]:
+    import lightgbm
+
+    model = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1).fit(FRAME, LABEL)
+    return model.booster_, {}, model.predict_proba(FRAME)
+
+
+def as_xgboost() -> tuple[Any, dict[str, Any], Any]:
+    import xgboost
+
+    model = xgboost.XGBClassifier(n_estimators=5).fit(FRAME, LABEL)
+    return model, {"model_format": "json"}, model.predict_proba(FRAME)
+
+
+@pytest.mark.parametrize("make", [as_onnx, as_lightgbm, as_xgboost])
+def test_a_model_of_another_library_predicts_as_it_did_when_it_was_logged(studio: Studio, make: Any) -> None:
+    import importlib
+
+    model, given, expected = make()
+    flavour = importlib.import_module(f"mlflow.{make.__name__.removeprefix('as_')}")
+    with studio.mlflow.start_run() as run:
+        flavour.log_model(model, name="model", registered_model_name=studio.name, input_example=FRAME[:100], **given)
+    [theirs] = studio.client.search_model_versions(f"run_id='{run.info.run_id}'")
+    labels = ("good", "bad")
+    if make is as_onnx:  # whose graph holds its labels
+        labels = ("0", "1")
+    else:
+        studio.client.set_model_version_tag(studio.name, theirs.version, "classes", "good, bad")
+    version = studio.resolve(theirs.version)
+    assert version.manifest.format == make.__name__.removeprefix("as_")
+    loaded = studio.registry.load(version)
+    found = loaded.predict(pa.Table.from_pandas(FRAME, preserve_index=False))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert tuple(loaded.classes) == labels
 
 
 def test_a_model_without_an_input_example_is_imported_by_hand_once(studio: Studio, tmp_path: Path) -> None:
