@@ -107,7 +107,7 @@ def _facts(version: Version, aliases: Iterable[Alias]) -> Iterator[tuple[str, st
     yield "registered", f"{manifest.created_at} by {manifest.created_by}"
     yield "tried on", f"{manifest.sample_rows:,} rows{_agreement(manifest.agreement)}"
     yield "libraries", ", ".join(f"{name} {number}" for name, number in sorted(manifest.libraries.items()))
-    yield "classes it creates", listed(manifest.types, most=12)
+    yield "creates", listed(manifest.types, most=12)
     yield "files", ", ".join(f"{name} ({file.size:,} bytes)" for name, file in sorted(manifest.files.items()))
 
 

@@ -19,7 +19,7 @@ def require_sound(what: str, estimator: Any) -> None:
         ArtifactError: an index or a shape leads beyond memory.
     """
     try:
-        for part in _objects(estimator):
+        for part in iter_objects(estimator):
             for kind, check in _checks():
                 if isinstance(part, kind):
                     check(what, part)
@@ -30,8 +30,8 @@ def require_sound(what: str, estimator: Any) -> None:
         raise ArtifactError(f"{what} holds a malformed estimator: {shorten(error, 200)}") from error
 
 
-def _objects(estimator: Any) -> Iterator[Any]:
-    """Yield everything that an estimator consists of, once."""
+def iter_objects(estimator: Any) -> Iterator[Any]:
+    """Yield the objects of scikit-learn and SciPy that an estimator consists of, itself too, each once."""
     import numpy as np
 
     waiting, seen = [estimator], set()

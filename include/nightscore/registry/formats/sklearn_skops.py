@@ -15,7 +15,7 @@ from nightscore.errors import listed, shorten
 from nightscore.registry.format import ArtifactError, UntrustedTypesError
 from nightscore.registry.manifest import FormatName, Input, MissingText, Task
 from nightscore.registry.signature import NUMBERS, Shape
-from nightscore.registry.sklearn_checks import require_sound
+from nightscore.registry.sklearn_checks import iter_objects, require_sound
 from nightscore.registry.skops_archive import require_archive
 
 if TYPE_CHECKING:
@@ -258,24 +258,10 @@ def _looks_at_columns(part: Any) -> bool:
 
 
 def _parts(estimator: Any) -> Iterator[Any]:
-    """Yield scikit-learn's objects that an estimator consists of, and the estimator itself."""
-    import numpy as np
-
-    waiting, seen = [estimator], set()
-    while waiting:
-        found = waiting.pop()
-        if id(found) in seen:
-            continue
-        seen.add(id(found))
-        if isinstance(found, (list, tuple)):
-            waiting.extend(found)
-        elif isinstance(found, dict):
-            waiting.extend(found.values())
-        elif isinstance(found, np.ndarray):
-            waiting.extend(found.flat if found.dtype == object else ())
-        elif type(found).__module__.startswith("sklearn.") and hasattr(found, "__dict__"):
+    """Yield scikit-learn's objects with attributes that an estimator consists of, and the estimator itself."""
+    for found in iter_objects(estimator):
+        if type(found).__module__.startswith("sklearn.") and hasattr(found, "__dict__"):
             yield found
-            waiting.extend(vars(found).values())
 
 
 def task_of(what: str, estimator: Any) -> tuple[Task, tuple[str, ...]]:
