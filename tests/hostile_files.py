@@ -328,6 +328,7 @@ def xgboost_files() -> dict[str, tuple[bytes, str]]:
 
     def changed(path: str, value: Any, data: bytes = good) -> bytes:
         document = json.loads(data)
+        document["learner"]["gradient_booster"]["model"].setdefault("weight_drop", [1.0, 1.0])
         *steps, last = [int(step) if step.isdigit() else step for step in path.split(".")]
         place = document
         for step in steps:
@@ -350,6 +351,7 @@ def xgboost_files() -> dict[str, tuple[bytes, str]]:
         "xgboost_group": (changed(f"{model}.tree_info.0", 10**6), malformed),
         "xgboost_rounds": (changed(f"{model}.iteration_indptr", [0, 10**6]), malformed),
         "xgboost_trees": (changed(f"{model}.gbtree_model_param.num_trees", "1"), malformed),
+        "xgboost_weights": (changed(f"{model}.weight_drop", [1.0]), malformed),
         "xgboost_classes": (changed("learner.learner_model_param.num_class", "2000000000"), malformed),
         "xgboost_columns": (changed("learner.learner_model_param.num_feature", "2"), malformed),
         "xgboost_base_score": (changed("learner.learner_model_param.base_score", "[1,2,3,4]"), malformed),

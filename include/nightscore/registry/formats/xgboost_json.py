@@ -305,9 +305,9 @@ def _parse(what: str, data: bytes) -> _Parsed:
 
 def _check_booster(what: str, booster: Mapping[str, Any], columns: int, groups: int) -> tuple[Mapping[str, Any], int]:
     """Return the trees' part of the document, and the number of rounds."""
-    weights = None
+    weights = []
     if _word(what, booster, "name") == "dart":
-        weights = _list(what, booster, "weight_drop")
+        weights.append(_numbers(what, booster, "weight_drop"))
         booster = _mapping(what, booster, "gbtree")
         if _word(what, booster, "name") != "gbtree":
             refuse(what, "the booster within dart is no gbtree")
@@ -315,10 +315,10 @@ def _check_booster(what: str, booster: Mapping[str, Any], columns: int, groups: 
     parameters = _mapping(what, model, "gbtree_model_param")
     trees, groups_of = _list(what, model, "trees"), _integers(what, model, "tree_info")
     count = _number(what, parameters, "num_trees", 1, 10**7)
-    if len(trees) != count or len(groups_of) != count or (weights is not None and len(weights) != count):
+    if "weight_drop" in model:  # where XGBoost 3.4 keeps it
+        weights.append(_numbers(what, model, "weight_drop"))
+    if len(trees) != count or len(groups_of) != count or any(len(weight) != count for weight in weights):
         refuse(what, f"it says that it has {count:,} trees, and has {len(trees):,}")
-    if weights is not None:
-        _numbers(what, {"weight_drop": weights}, "weight_drop")
     if ((groups_of < 0) | (groups_of >= groups)).any():
         refuse(what, f"a tree adds to an output that does not exist; there are {groups:,}")
     parallel = _number(what, parameters, "num_parallel_tree", 0, 10**6, default=1) or 1
