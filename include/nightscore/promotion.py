@@ -8,12 +8,13 @@ no pipeline publishes; a pipeline without a `promotion` asks for nothing.
 """
 
 import datetime as dt
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nightscore.arguments import parse_model, require_name
-from nightscore.errors import ConfigurationError, GateRefusedError, listed, shorten
+from nightscore.errors import ConfigurationError, GateRefusedError, NightscoreError, listed, shorten
 from nightscore.monitoring.evidence import gather, shared_nights
 from nightscore.monitoring.evidence_table import write_accumulated
 from nightscore.monitoring.policy import Finding, judge
@@ -25,6 +26,8 @@ from nightscore.run import Services, utc_now
 from nightscore.settings import user_name
 from nightscore.spec import Promotion, Spec
 from nightscore.specs import iter_specs
+
+log = logging.getLogger(__name__)
 
 TIMEOUT = dt.timedelta(hours=24)
 
@@ -42,6 +45,14 @@ class PromotionRefusedError(GateRefusedError):
 
 class ReasonError(ConfigurationError):
     """A promotion needs a reason."""
+
+
+class PolicyError(ConfigurationError):
+    """An alias that a policy stands before would be moved without evidence."""
+
+
+class NoPipelinesError(ConfigurationError):
+    """There is no folder of pipelines to ask for their policies."""
 
 
 class ApproversError(ConfigurationError):
@@ -119,7 +130,7 @@ class Proposal:
         ]
 
 
-def propose(services: Services, folder: Path, name: str, alias: str, version: str) -> Proposal:
+def propose(services: Services, folder: Path, name: str, alias: str, version: str, *, force: bool = False) -> Proposal:
     """Gather the evidence for a promotion and judge it; nothing is changed.
 
     Args:
@@ -128,10 +139,12 @@ def propose(services: Services, folder: Path, name: str, alias: str, version: st
         name: the model.
         alias: the alias that would move.
         version: a number, or the alias of the version that it would point to.
+        force: what keeps a policy from being judged is a finding, and no error.
 
     Raises:
         ModelNotFoundError: there is no such version.
         DigestError: it is not what was registered.
+        NoPipelinesError: there is no folder of specs, so that nobody knows any policy.
         SpecError: a pipeline's spec cannot be read, so that nobody knows its policy.
     """
     registry = services.registry
@@ -141,35 +154,75 @@ def propose(services: Services, folder: Path, name: str, alias: str, version: st
     registry.require_whole(chosen)
     if seen.version is None or seen.version == chosen.manifest.version:
         return Proposal(seen, chosen, ())
+    if not folder.is_dir() and not force:
+        raise NoPipelinesError(
+            f"There is no folder {folder} of pipelines, whose policies would be asked. Set NIGHTSCORE_PIPELINES_DIR, or "
+            "promote with --force and a reason."
+        )
     judged = [
-        _judge(services, spec, spec.promotion, f"{name}/{seen.version}", chosen.label)
-        for spec in _using(folder, name, alias)
+        _judge(services, spec, spec.promotion, f"{name}/{seen.version}", chosen.label, force=force)
+        for spec in _using(folder, name, alias, skip_broken=force)
         if spec.promotion is not None
     ]
     return Proposal(seen, chosen, tuple(judged))
 
 
-def _judge(services: Services, spec: Spec, policy: Promotion, champion: str, challenger: str) -> Judged:
-    evidence = gather(services, spec, champion, challenger)
-    return Judged(spec, policy, evidence, digest(to_json(evidence)), tuple(judge(policy, evidence)))
+def _judge(services: Services, spec: Spec, policy: Promotion, champion: str, challenger: str, *, force: bool) -> Judged:
+    try:
+        evidence = gather(services, spec, champion, challenger)
+        findings = tuple(judge(policy, evidence))
+    except NightscoreError as error:
+        if not force:
+            raise
+        evidence = {"pipeline": spec.name, "champion": champion, "challenger": challenger, "nights": []}
+        findings = (Finding("evidence", passed=False, found=f"not gathered: {shorten(error, 300)}", wanted="evidence"),)
+    return Judged(spec, policy, evidence, digest(to_json(evidence)), findings)
 
 
-def _using(folder: Path, name: str, alias: str) -> Iterator[Spec]:
+def _using(folder: Path, name: str, alias: str, *, skip_broken: bool = False) -> Iterator[Spec]:
     """Yield the specs of the pipelines that publish what an alias of a model points to."""
     for spec in iter_specs(folder):
         if not isinstance(spec, Spec):
+            if skip_broken:
+                continue
             raise spec
         model = spec.model
         if model.name == name and model.source is None and model.version is None and model.alias_name == alias:
             yield spec
 
 
-def keep(services: Services, proposal: Proposal, by: str | None = None) -> str:
-    """Keep a proposal and its evidence for good, also in the operations table; return the proposal's digest."""
+def require_no_policy(registry: Registry, folder: Path, name: str, alias: str) -> None:
+    """Check that an alias may move without evidence, as a registration moves it.
+
+    Raises:
+        PolicyError: a pipeline publishes what it points to, and its spec has a policy.
+    """
+    if registry.alias(name, alias).version is None:
+        return
+    for spec in _using(folder, name, alias):
+        if spec.promotion is not None:
+            raise PolicyError(
+                f"{name}@{alias} is what the pipeline {spec.name} publishes, whose spec has a promotion. Register it "
+                f"under another alias, like challenger, and then: `nightscore models promote {name} VERSION`."
+            )
+
+
+def keep(services: Services, proposal: Proposal, *, by: str | None = None, forced: bool = False) -> str:
+    """Keep a proposal and its evidence for good, also in the operations table; return the proposal's digest.
+
+    Args:
+        services: the deployment.
+        proposal: what is proposed.
+        by: who proposes; by default the user of this process.
+        forced: it is carried out whatever the policies say.
+
+    Raises:
+        ApproversError: the pipelines have no approver in common.
+    """
     registry, name = services.registry, proposal.seen.name
     for item in proposal.judged:
         registry.bucket.create(f"{ROOT}{name}/evidence/{item.digest}.json", to_json(item.evidence))
-        write_accumulated(services, item.spec, item.evidence)
+        _write_table(services, item)
     content = to_json(
         {
             "model": name,
@@ -188,7 +241,8 @@ def keep(services: Services, proposal: Proposal, by: str | None = None) -> str:
                 for item in proposal.judged
             ],
             "passed": proposal.passed,
-            "approvers": proposal.approvers,
+            "approvers": None if forced else proposal.approvers,
+            "forced": forced,
             "proposed_at": utc_now().isoformat(timespec="seconds"),
             "proposed_by": by or user_name(),
         }
@@ -196,6 +250,15 @@ def keep(services: Services, proposal: Proposal, by: str | None = None) -> str:
     found = digest(content)
     registry.bucket.create(_path(name, found), content)
     return found
+
+
+def _write_table(services: Services, item: Judged) -> None:
+    """Copy evidence into the operations table; the evidence itself is kept by now, and decides."""
+    if item.evidence["nights"]:
+        try:
+            write_accumulated(services, item.spec, item.evidence)
+        except NightscoreError as error:
+            log.warning("%s: the evidence was kept and not copied into its table: %s", item.pipeline, error)
 
 
 def carry_out(registry: Registry, name: str, kept: str, reason: str, *, by: str | None = None) -> Alias:
@@ -215,11 +278,13 @@ def carry_out(registry: Registry, name: str, kept: str, reason: str, *, by: str 
     proposal = _read(registry, name, kept)
     version = registry.load_manifest(name, proposal["to"], proposal["digest"])
     seen = registry.alias(name, proposal["alias"])
+    if seen.last is not None and seen.last.get("proposal") == kept:
+        return seen  # an earlier attempt has moved it, and its answer was lost
     if seen.generation != proposal["generation"]:
         raise AliasMovedError(name, seen.alias, seen.last)
     evidence = [{key: item[key] for key in ("pipeline", "evidence", "nights")} for item in proposal["judged"]]
     return registry.move_alias(
-        seen, version, reason, by=by, forced=not proposal["passed"], proposal=kept, evidence=evidence
+        seen, version, reason, by=by, forced=proposal["forced"], proposal=kept, evidence=evidence
     )
 
 
@@ -253,27 +318,35 @@ def promote(
 
     Raises:
         PromotionRefusedError: a policy does not allow it.
+        ApproversError: a policy names approvers, who are asked in Airflow.
         AliasMovedError: somebody else moved the alias meanwhile.
         ConfigurationError: there is no such version, or it is not what was registered.
     """
     if not reason.strip():
         raise ReasonError("A promotion needs a reason: --reason WHY. It is kept in the alias's history.")
     require_name(alias, "an alias")
-    proposal = propose(services, folder, name, alias, version)
+    proposal = propose(services, folder, name, alias, version, force=force)
+    named = [item for item in proposal.judged if item.policy.approvers]
     if not proposal.passed and not force:
         raise PromotionRefusedError(proposal)
-    kept = keep(services, proposal)
+    if named and not force:
+        raise ApproversError(
+            f"{listed(item.pipeline for item in named)}: promotion.approvers: {listed(proposal.approvers or ())} must "
+            "approve, which a command line cannot know. Trigger the DAG model_lifecycle, or promote with --force and a "
+            "reason."
+        )
+    kept = keep(services, proposal, forced=force and bool(named or not proposal.passed))
     return carry_out(services.registry, name, kept, reason), proposal
 
 
-def due_challenger(services: Services, spec: Spec, record: Json) -> str | None:
+def due_challenger(services: Services, folder: Path, spec: Spec, record: Json) -> str | None:
     """Return the challenger that may be proposed by now, as `name/version`, or None.
 
-    It is the first of a night's challengers that has scored as many nights beside the champion as the policy asks for,
-    and was not proposed in the champion's place before.
+    It is the first of a night's challengers that meets every policy, and that nobody was asked about before.
 
     Args:
         services: the deployment.
+        folder: where the specs are.
         spec: the pipeline.
         record: the night's evidence.
     """
@@ -286,9 +359,12 @@ def due_challenger(services: Services, spec: Spec, record: Json) -> str | None:
     known = [registry.bucket.read_json(path) or {} for path in registry.bucket.iter_names(_folder(spec.model.name))]
     for challenger in record["challengers"]:
         number = int(challenger.rsplit("/", 1)[-1])
-        if any((item.get("from"), item.get("to")) == (seen.version, number) for item in known):
+        if any((item.get("from"), item.get("to")) == (seen.version, number) and item.get("passed") for item in known):
             continue
-        if shared_nights(services.bucket, spec.name, champion, challenger) >= spec.promotion.min_nights:
+        # The nights are counted first: everything else costs a query.
+        if shared_nights(services.bucket, spec.name, champion, challenger) < spec.promotion.min_nights:
+            continue
+        if propose(services, folder, spec.model.name, spec.model.alias_name, str(number)).passed:
             return str(challenger)
     return None
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from nightscore.markdown import plain
 from nightscore.objects import Json
 from nightscore.promotion import Judged, Proposal
 
@@ -25,12 +26,13 @@ def _lines(proposal: Proposal, kept: str, reason: str) -> Iterator[str]:
     before = f", which is {seen.name}/{seen.version} now" if seen.version else ""
     yield f"**{proposal.version.label}** shall become **{seen.name}@{seen.alias}**{before}."
     yield ""
-    yield f"* why: {_cell(reason)}"
-    yield f"* what: {manifest.estimator} ({manifest.format}), registered {manifest.created_at} by {manifest.created_by}"
+    yield f"* why: {plain(reason)}"
+    made = f"{plain(manifest.estimator)} ({manifest.format})"
+    yield f"* what: {made}, registered {manifest.created_at} by {plain(manifest.created_by)}"
     if manifest.description:
-        yield f"* description: {_cell(manifest.description)}"
+        yield f"* description: {plain(manifest.description)}"
     if manifest.training_data:
-        yield f"* fitted on: {_cell(manifest.training_data)}"
+        yield f"* fitted on: {plain(manifest.training_data)}"
     yield f"* model digest: `{proposal.version.digest}`"
     yield f"* proposal digest: `{kept}`"
     if not proposal.judged:
@@ -48,12 +50,12 @@ def _pipeline(item: Judged) -> Iterator[str]:
     yield "| rule | | wanted | found |"
     yield "|---|---|---|---|"
     for finding in item.findings:
-        yield f"| {finding.rule} | {'met' if finding.passed else '**not met**'} | {finding.wanted} | {finding.found} |"
+        yield f"| {finding.rule} | {'met' if finding.passed else '**not met**'} | {plain(finding.wanted)} | {plain(finding.found)} |"
     yield ""
     yield from _agreement(evidence)
     yield from _outcomes(evidence["outcomes"])
     for left_out in evidence["left_out"][-MOST_LEFT_OUT:]:
-        yield f"* left out on {left_out['partition']}: {_cell(left_out['why'])}"
+        yield f"* left out on {left_out['partition']}: {plain(left_out['why'])}"
     yield f"* evidence digest: `{item.digest}`"
 
 
@@ -75,7 +77,7 @@ def _agreement(evidence: Json) -> Iterator[str]:
 
 def _outcomes(outcomes: Json) -> Iterator[str]:
     if not outcomes["rows"]:
-        yield f"* outcomes: {outcomes['reason']}"
+        yield f"* outcomes: {plain(outcomes['reason'])}"
         return
     yield f"* {outcomes['rows']:,} rows with a known outcome, {outcomes['positives']:,} positive"
     yield ""
@@ -88,8 +90,3 @@ def _outcomes(outcomes: Json) -> Iterator[str]:
         cells = (f"{champion['value']:.4f}", f"{challenger['value']:.4f}", f"{difference['value']:+.4f}{interval}")
         yield f"| {words} | {' | '.join(cells)} |"
     yield ""
-
-
-def _cell(text: object) -> str:
-    """Return text that cannot end a table's cell, or begin another line."""
-    return " ".join(str(text).replace("|", "\\|").split())

@@ -122,6 +122,8 @@ def read_settings(environment: Mapping[str, str], root: Path | None = None) -> S
         )
     tracking = values.get("NIGHTSCORE_MLFLOW_TRACKING_URI") or values.get("MLFLOW_TRACKING_URI") or None
     signers = values.get("NIGHTSCORE_TRUSTED_SIGNERS")
+    if signers == "":  # it would switch the signatures off without a word
+        raise SettingError("NIGHTSCORE_TRUSTED_SIGNERS", "", "It is a folder of signers, or not set at all.")
     return Settings(
         **found,
         **hosts,
@@ -149,7 +151,8 @@ def project_root(start: Path | None = None) -> Path:
 def user_name() -> str:
     """Return who runs this process; in a container whose user has no name, its number."""
     try:
-        return getpass.getuser()
+        # The environment says it, and it goes into records that people read.
+        return " ".join(getpass.getuser().split())[:100]
     except (KeyError, OSError):
         return f"uid {os.getuid()}"
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 from typer import TyperException
 
 from nightscore.errors import NightscoreError, shorten
@@ -217,9 +218,18 @@ def watching() -> Iterator[PlainProgress | LiveProgress]:
         yield LiveProgress(bars)
 
 
+class _PlainTable(Table):
+    """A table whose cells and title are shown as they are: text of others may look like markup."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
 def table(title: str, *columns: str) -> Table:
     """Return an empty table; columns whose name ends in # are figures."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    made = _PlainTable(
+        title=Text(title), title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
+    )
     for column in columns:
         made.add_column(column.rstrip("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
     return made

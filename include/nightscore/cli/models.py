@@ -68,6 +68,8 @@ def register(
 ) -> None:
     """Store a file as the next version of a model, after auditing it and trying it on the sample."""
     from nightscore.cli.app import services
+    from nightscore.promotion import require_no_policy
+    from nightscore.settings import pipelines_dir
 
     facts = _facts(
         facts_file,
@@ -82,7 +84,10 @@ def register(
     )
     if not facts.git_revision:
         facts = replace(facts, git_revision=_checked_out())
-    version = services().registry.register(name, file, sample, alias=alias, facts=facts)
+    registry = services().registry
+    if alias is not None:
+        require_no_policy(registry, pipelines_dir(), name, alias)
+    version = registry.register(name, file, sample, alias=alias, facts=facts)
     manifest = version.manifest
     if as_json:
         print_json({**manifest.model_dump(mode="json"), "digest": version.digest, "alias": alias})
@@ -134,12 +139,17 @@ def import_(
 ) -> None:
     """Store a version of another registry as a version here. The same files again are the same version again."""
     from nightscore.cli.app import services
-    from nightscore.registry.importing import import_model
+    from nightscore.promotion import require_no_policy
+    from nightscore.registry.importing import import_model, local_name
+    from nightscore.settings import pipelines_dir
 
     reference = parse_model(model)
     if reference.source is None:
         raise ArgumentError(f"{reference} is a model of this registry already; write mlflow:{reference} or vertex:…")
-    version = import_model(services().registry, reference, name=name, sample=sample, alias=alias)
+    registry = services().registry
+    if alias is not None:
+        require_no_policy(registry, pipelines_dir(), name or local_name(reference.name), alias)
+    version = import_model(registry, reference, name=name, sample=sample, alias=alias)
     if as_json:
         print_json({**version.manifest.model_dump(mode="json"), "digest": version.digest, "alias": alias})
         return

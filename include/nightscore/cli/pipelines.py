@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from nightscore.cli.console import err, out, print_json, table
 
@@ -37,7 +38,7 @@ def list_pipelines(
     made = table(f"pipelines in {folder}", "name", "features", "model", "predictions", "schedule", "owner")
     for item in found:
         if "error" in item:
-            made.add_row(item["name"], "[red]broken[/]: see `nightscore pipelines check`")
+            made.add_row(item["name"], Text.from_markup("[red]broken[/]: see `nightscore pipelines check`"))
         else:
             cells = ("name", "source", "model", "predictions", "schedule", "owner")
             made.add_row(*(str(item[cell] or "by trigger") for cell in cells))

@@ -82,7 +82,7 @@ def promote(params: dict[str, Any] | None = None, dag_run: Any = None, ti: Any =
 
 
 class Propose(TriggerDagRunOperator):
-    """The task `propose` of a pipeline: starts `model_lifecycle` once a challenger has scored enough nights."""
+    """The task `propose` of a pipeline: starts `model_lifecycle` once a challenger meets the policies."""
 
     def __init__(self, *, pipeline: str, **kwargs: Any) -> None:
         super().__init__(trigger_dag_id=DAG_ID, **kwargs)
@@ -100,11 +100,11 @@ class Propose(TriggerDagRunOperator):
         run = open_run(services, self.pipeline, context["ti"].xcom_pull(task_ids="plan", key=RUN_KEY))
         record = run.records.read("evidence")
         spec = load_spec(self.pipeline, pipelines_dir())
-        challenger = due_challenger(services, spec, record) if record else None
+        challenger = due_challenger(services, pipelines_dir(), spec, record) if record else None
         if challenger is None or spec.promotion is None:
             raise AirflowSkipException("No challenger is to be proposed tonight.")
         name, number = challenger.rsplit("/", 1)
-        reason = f"{challenger} has scored {spec.promotion.min_nights} nights of {self.pipeline} beside the champion."
+        reason = f"{challenger} meets the policy of {self.pipeline} and of all that publish {spec.model}."
         self.conf = {"model": name, "version": number, "alias": spec.model.alias_name, "reason": reason}
         super().execute(context)
 

@@ -15,6 +15,7 @@ from nightscore.errors import ConfigurationError, near_miss
 from nightscore.objects import Bucket, Json, to_json
 
 Kind = Literal["register", "promote", "rollback"]
+LARGEST_ALIAS = 64 * 2**20  # bytes, of some hundred thousand moves
 
 
 class AliasMovedError(ConfigurationError):
@@ -26,6 +27,14 @@ class AliasMovedError(ConfigurationError):
             f"{name}@{alias} {who} while this was decided; nothing was changed. Look at `nightscore models history "
             f"{name}`, and decide again."
         )
+
+
+class AliasFileError(ConfigurationError):
+    """An alias's object is not what this registry writes."""
+
+
+class SameVersionError(ConfigurationError):
+    """The alias points there already."""
 
 
 class NoEarlierVersionError(ConfigurationError):
@@ -65,34 +74,49 @@ class Alias:
         Raises:
             NoEarlierVersionError: there is none.
         """
-        came = [e for e in self.history if e["to"] == self.version and e.get("kind") != "rollback"]
-        earlier = came[-1]["from"] if came else None
-        if earlier is None:
+        standing: list[int] = []
+        for entry in self.history:
+            if entry.get("kind") == "rollback":
+                while standing and standing[-1] != entry["to"]:
+                    standing.pop()
+            elif standing[-1:] != [entry["to"]]:
+                standing.append(entry["to"])
+        if len(standing) < 2:
             raise NoEarlierVersionError(
                 f"{self.name}@{self.alias} points to {self.version or 'nothing'} and has replaced no version. Point it "
                 f"to one with `nightscore models promote {self.name} VERSION --alias {self.alias}`."
             )
+        earlier = standing[-2]
         digest = next((e.get("digest") for e in reversed(self.history) if e["to"] == earlier), None)
-        return int(earlier), digest
+        return earlier, digest
 
 
 def read_alias(bucket: Bucket, folder: str, name: str, alias: str) -> Alias:
     """Return an alias as it is now; where there is none, one that points to nothing."""
-    stored = bucket.read(f"{folder}{alias}.json")
+    stored = bucket.read(f"{folder}{alias}.json", LARGEST_ALIAS)
     if stored is None:
         return Alias(name, alias, None, None, (), 0)
-    content = stored.json()
-    return Alias(
-        name, alias, int(content["version"]), str(content["digest"]), tuple(content["history"]), stored.generation
-    )
+    try:
+        content = stored.json()
+        moves = tuple({**entry, "to": int(entry["to"])} for entry in content["history"])
+        return Alias(name, alias, int(content["version"]), str(content["digest"]), moves, stored.generation)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise AliasFileError(
+            f"{bucket.uri(f'{folder}{alias}.json')} is not an alias. Restore the object's earlier generation."
+        ) from error
 
 
 def iter_aliases(bucket: Bucket, folder: str, name: str) -> Iterator[Alias]:
     """Yield a model's aliases, in the order of their names."""
-    for path in bucket.iter_names(folder):
-        found = read_alias(bucket, folder, name, path.rsplit("/", 1)[-1].removesuffix(".json"))
+    for alias in alias_names(bucket, folder):
+        found = read_alias(bucket, folder, name, alias)
         if found.version is not None:
             yield found
+
+
+def alias_names(bucket: Bucket, folder: str) -> list[str]:
+    """Return the names of a model's aliases."""
+    return [path.rsplit("/", 1)[-1].removesuffix(".json") for path in bucket.iter_names(folder)]
 
 
 def move_alias(bucket: Bucket, folder: str, seen: Alias, entry: Json) -> Alias:
@@ -105,8 +129,11 @@ def move_alias(bucket: Bucket, folder: str, seen: Alias, entry: Json) -> Alias:
         entry: `to`, `digest`, `at`, `by`, `reason`, `kind` and whatever else shall be remembered.
 
     Raises:
+        SameVersionError: it points there already.
         AliasMovedError: it was moved meanwhile.
     """
+    if seen.version == entry["to"]:
+        raise SameVersionError(f"{seen.name}@{seen.alias} points to {seen.name}/{seen.version} already.")
     # The id tells this move from an equal one: a lost answer is found out by comparing bytes.
     full = {"from": seen.version, **entry, "id": uuid.uuid4().hex[:12]}
     content = {"version": entry["to"], "digest": entry["digest"], "history": [*seen.history, full]}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from nightscore.errors import listed
+from nightscore.markdown import plain
 from nightscore.objects import Json
 from nightscore.registry.aliases import Alias
 from nightscore.registry.examination import Examined
@@ -80,16 +81,16 @@ def examination_card(file: str, found: Examined) -> Card:
 
 def card_as_markdown(told: Card) -> str:
     """Return a card as Markdown: a heading, and a table for every part."""
-    lines = [f"# {told.title}"]
+    lines = [f"# {plain(told.title)}"]
     for part in told.parts:
         if part.title != told.title:
-            lines += ["", f"## {part.title}"]
-        lines += ["", _row(part.columns), _row(["---"] * len(part.columns)), *(_row(row) for row in part.rows)]
+            lines += ["", f"## {plain(part.title)}"]
+        lines += ["", _row(part.columns), "|---" * len(part.columns) + "|", *(_row(row) for row in part.rows)]
     return "\n".join(lines)
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(plain(cell) for cell in cells) + " |"
 
 
 def _facts(version: Version, aliases: Iterable[Alias]) -> Iterator[tuple[str, str]]:

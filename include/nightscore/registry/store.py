@@ -1,7 +1,7 @@
 """Versions and aliases of models in the bucket.
 
-    registry/models/<name>/versions/<n>/model.…          created once: with it the number is taken
-    registry/models/<name>/versions/<n>/reference.json   created once
+    registry/models/<name>/versions/<n>/reference.json   created once, first: with it the number is taken
+    registry/models/<name>/versions/<n>/model.…          created once
     registry/models/<name>/versions/<n>/manifest.json    created once, last: with it the version exists
     registry/models/<name>/aliases/<alias>.json          replaced by compare-and-swap, holds its own history
     registry/models/<name>/imports/<…>.json              likewise; see `nightscore.registry.importing`
@@ -10,8 +10,10 @@ Loading reads in this order: resolve → read manifest → verify digest → aud
 """
 
 import datetime as dt
+import itertools
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from nightscore.registry.sources.source import ModelSource
 
 ROOT = "registry/models/"
+LARGEST_MANIFEST = 64 * 2**20
+MOST_SIGNATURES = 20
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +103,12 @@ class Registry:
     def versions(self, name: str) -> list[int]:
         """Return the numbers of a model's complete versions, ascending."""
         found = self.bucket.iter_names(f"{ROOT}{name}/versions/", match_glob=f"**/{MANIFEST_FILE}")
-        return sorted(int(path.split("/")[-2]) for path in found if path.split("/")[-2].isdigit())
+        return sorted(number for path in found if (number := number_of(path.split("/")[-2])))
+
+    def numbers(self, name: str) -> list[int]:
+        """Return the numbers that are taken, also by versions that were not completed, ascending."""
+        found = self.bucket.iter_folders(f"{ROOT}{name}/versions/")
+        return sorted(number for folder in found if (number := number_of(folder)))
 
     def aliases(self, name: str) -> dict[str, int]:
         """Return a model's aliases and the versions they point to."""
@@ -165,16 +174,19 @@ class Registry:
         """
         said = {"created_at": _now(), "created_by": user_name(), "source": source}
         draft = examined.manifest.model_copy(update=said)
-        [artifact, *others] = examined.files
-        prefix = f"{ROOT}{draft.name}/versions/"
+        # A number that an alias has ever pointed to is never another version's, even where its folder was deleted.
+        pointed = [entry["to"] for alias in self.iter_aliases(draft.name) for entry in alias.history]
+        reference = examined.files[REFERENCE_FILE]
         while True:
-            # A crash before the manifest leaves a number without one; it is skipped, never reused.
-            taken = [int(folder) for folder in self.bucket.iter_folders(prefix) if folder.isdigit()]
-            number = max(taken, default=0) + 1
-            if self.bucket.create_new(self._path(draft.name, number, artifact), examined.files[artifact]):
+            # A crash before the manifest leaves a number without one; it is skipped, never reused. The file that takes
+            # it has one name whatever the model's format.
+            number = max([*self.numbers(draft.name), *pointed], default=0) + 1
+            if self.bucket.create_new(self._path(draft.name, number, REFERENCE_FILE), reference, "application/json"):
                 break
-        for file in others:
-            if not self.bucket.create(self._path(draft.name, number, file), examined.files[file]):
+        for file in examined.files:
+            if file != REFERENCE_FILE and not self.bucket.create(
+                self._path(draft.name, number, file), examined.files[file]
+            ):
                 raise ModelNotFoundError(
                     f"The version {draft.name}/{number} was written by someone else; register again."
                 )
@@ -206,8 +218,11 @@ class Registry:
             more: what else its history shall hold.
 
         Raises:
+            SignatureRequiredError: nobody who is trusted has signed the version, where the settings name anybody.
+            SameVersionError: it points there already.
             AliasMovedError: somebody else moved it meanwhile.
         """
+        self.require_signed(version)
         entry: Json = {
             "to": version.manifest.version,
             "digest": version.digest,
@@ -347,15 +362,16 @@ class Registry:
         known = known or {}
         files = {file: known.get(file) or self.read_file(version, file) for file in version.manifest.files}
         path = self._path(version.manifest.name, version.manifest.version, MANIFEST_FILE)
-        stored = self.bucket.read(path)
+        stored = self.bucket.read(path, LARGEST_MANIFEST)
         if stored is None or digest(stored.data) != version.digest:
             raise DigestError(self.bucket.uri(path), version.digest, digest(stored.data if stored else b""))
         return {**files, MANIFEST_FILE: stored.data}
 
     def signatures(self, version: Version) -> list[bytes]:
-        """Return the signatures of a version, valid or not."""
+        """Return the signatures of a version, valid or not, at most `MOST_SIGNATURES`."""
         prefix = self._path(version.manifest.name, version.manifest.version, SIGNATURES)
-        found = (self.bucket.read(name, LARGEST_SIGNATURE) for name in self.bucket.iter_names(prefix))
+        names = itertools.islice(self.bucket.iter_names(prefix), MOST_SIGNATURES)
+        found = (self.bucket.read(name, LARGEST_SIGNATURE) for name in names)
         return [stored.data for stored in found if stored is not None]
 
     def add_signature(self, version: Version, signature: bytes) -> str:
@@ -367,7 +383,7 @@ class Registry:
 
     def _read(self, name: str, number: int, wanted: str | None) -> Version:
         path = self._path(name, number, MANIFEST_FILE)
-        stored = self.bucket.read(path)
+        stored = self.bucket.read(path, LARGEST_MANIFEST)
         if stored is None:
             self.require_model(name)
             known = self.versions(name)
@@ -385,6 +401,15 @@ class Registry:
     @staticmethod
     def _path(name: str, version: int, file: str) -> str:
         return f"{ROOT}{name}/versions/{version}/{file}"
+
+
+def number_of(folder: str) -> int | None:
+    """Return the number of a version from its folder's name, or None of a folder that is no version's.
+
+    >>> number_of("12"), number_of("012"), number_of("²"), number_of("x")
+    (12, None, None, None)
+    """
+    return int(folder) if re.fullmatch(r"[1-9][0-9]{0,17}", folder, re.ASCII) else None
 
 
 def _now() -> str:

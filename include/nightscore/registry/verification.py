@@ -1,13 +1,14 @@
 """Verifying the registry: every file hashed again, every alias followed, whatever does not belong there named."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from nightscore.errors import ConfigurationError, shorten
 from nightscore.objects import Json
-from nightscore.registry.manifest import MANIFEST_FILE
+from nightscore.registry.aliases import Alias, alias_names
+from nightscore.registry.manifest import MANIFEST_FILE, digest
 from nightscore.registry.signing import FOLDER
-from nightscore.registry.store import ROOT, Registry
+from nightscore.registry.store import LARGEST_MANIFEST, ROOT, Registry
 from nightscore.spec import ModelReference
 
 
@@ -47,27 +48,54 @@ def verify(registry: Registry, name: str | None = None) -> Iterator[Verified]:
 
 
 def _verify_model(registry: Registry, name: str) -> Iterator[Verified]:
-    remembered = _remembered(registry, name)
-    folders = [folder for folder in registry.bucket.iter_folders(f"{ROOT}{name}/versions/") if folder.isdigit()]
-    for number in sorted(int(folder) for folder in folders):
-        yield _verify_version(registry, name, number, remembered.get(number, {}))
-    for alias in registry.iter_aliases(name):
-        label = f"{name}@{alias.alias}"
-        try:
-            registry.resolve(ModelReference(name=name, alias=alias.alias))
-        except ConfigurationError as error:
-            yield Verified(label, faults=(shorten(error, 400),))
+    folder = f"{ROOT}{name}/aliases/"
+    aliases = [_verify_alias(registry, name, alias) for alias in alias_names(registry.bucket, folder)]
+    remembered = _remembered(found for _, found in aliases if found is not None)
+    numbers = registry.numbers(name)
+    for number in sorted({*numbers, *remembered}):
+        if number in numbers:
+            yield _verify_version(registry, name, number, remembered.get(number, {}))
         else:
-            yield Verified(label, notes=(f"points to {alias.version}",))
+            pointed = ", ".join(f"{name}@{alias}" for alias in remembered[number].values())
+            yield Verified(f"{name}/{number}", faults=(f"it is gone; {pointed} has pointed to it",))
+    for verified, _ in aliases:
+        yield verified
 
 
-def _remembered(registry: Registry, name: str) -> Mapping[int, Mapping[str, str]]:
+def _verify_alias(registry: Registry, name: str, alias: str) -> tuple[Verified, Alias | None]:
+    """Return what was found of an alias, and the alias where it can be read."""
+    label = f"{name}@{alias}"
+    try:
+        found = registry.alias(name, alias)
+    except ConfigurationError as error:
+        return Verified(label, faults=(shorten(error, 400),)), None
+    faults = [fault for entry in found.history for fault in _kept_faults(registry, name, entry)]
+    try:
+        registry.resolve(ModelReference(name=name, alias=alias))
+    except ConfigurationError as error:
+        faults.append(shorten(error, 400))
+    return Verified(label, faults=tuple(faults), notes=(f"points to {found.version}",)), found
+
+
+def _kept_faults(registry: Registry, name: str, entry: Json) -> Iterator[str]:
+    """Yield a sentence for every proposal and every evidence of a move that is not what it was."""
+    kept = [("proposals", entry.get("proposal"))]
+    kept += [("evidence", item.get("evidence")) for item in entry.get("evidence", [])]
+    for folder, wanted in kept:
+        if wanted is None:
+            continue
+        stored = registry.bucket.read(f"{ROOT}{name}/{folder}/{wanted}.json", LARGEST_MANIFEST)
+        if stored is None or digest(stored.data) != wanted:
+            what = "is gone" if stored is None else "was changed"
+            yield f"{folder}/{shorten(wanted, 20)}.json of the move at {entry.get('at')} {what}"
+
+
+def _remembered(aliases: Iterable[Alias]) -> Mapping[int, Mapping[str, str]]:
     """Return the digests that aliases have ever pointed to: version → digest → alias."""
     found: dict[int, dict[str, str]] = {}
-    for alias in registry.iter_aliases(name):
+    for alias in aliases:
         for entry in alias.history:
-            if entry.get("digest"):
-                found.setdefault(int(entry["to"]), {}).setdefault(str(entry["digest"]), alias.alias)
+            found.setdefault(entry["to"], {}).setdefault(str(entry.get("digest")), alias.alias)
     return found
 
 
@@ -82,11 +110,11 @@ def _verify_version(registry: Registry, name: str, number: int, remembered: Mapp
         version = registry.resolve(ModelReference(name=name, version=number))
     except ConfigurationError as error:
         return Verified(label, faults=(shorten(error, 400),))
-    for digest, alias in remembered.items():
-        if digest != version.digest:
+    for known, alias in remembered.items():
+        if known not in ("None", version.digest):
             faults.append(
                 f"its manifest is not the one that {name}@{alias} was pointed to: its SHA-256 is "
-                f"{version.digest[:16]}…, not {digest[:16]}…"
+                f"{version.digest[:16]}…, not {known[:16]}…"
             )
     for file in sorted(version.manifest.files):
         try:

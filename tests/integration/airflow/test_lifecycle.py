@@ -64,7 +64,7 @@ def test_a_challenger_is_proposed_by_its_pipeline_and_promoted_by_a_human(cards,
             "model": cards.name,
             "version": "2",
             "alias": "champion",
-            "reason": f"{cards.name}/2 has scored 1 nights of {cards.name} beside the champion.",
+            "reason": f"{cards.name}/2 meets the policy of {cards.name} and of all that publish {cards.name}@champion.",
         }
         asked = eventually(lambda: open_question(airflow, proposed))
         assert asked["subject"] == f"Shall {cards.name}/2 become {cards.name}@champion?"

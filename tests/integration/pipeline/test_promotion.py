@@ -11,6 +11,8 @@ from sklearn.linear_model import LogisticRegression
 
 from nightscore.promotion import (
     ApproversError,
+    NoPipelinesError,
+    PolicyError,
     PromotionRefusedError,
     ReasonError,
     carry_out,
@@ -18,18 +20,21 @@ from nightscore.promotion import (
     keep,
     promote,
     propose,
+    require_no_policy,
 )
 from nightscore.promotion_text import proposal_as_markdown
-from nightscore.registry.aliases import AliasMovedError, NoEarlierVersionError
+from nightscore.registry.aliases import AliasMovedError, NoEarlierVersionError, SameVersionError
 from nightscore.registry.manifest import digest
 from nightscore.registry.store import DigestError
 from nightscore.run import open_run
+from nightscore.specs import SpecError
 from nightscore.version_comparison import compare
 
 DAY = dt.date(2026, 11, 19)
 NIGHTS = [DAY - dt.timedelta(days=1), DAY]
 ROWS = 600
-POLICY = {"min_nights": 2, "max_flips": "50%", "approvers": ["alice", "bob"], "timeout": "2h"}
+APPROVED = {"approvers": ["alice", "bob"], "timeout": "2h"}
+POLICY = {"min_nights": 2, "max_flips": "50%"}
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +178,7 @@ def test_a_proposal_that_was_changed_is_not_carried_out(desk):
 
 
 def test_every_pipeline_that_publishes_the_alias_is_asked(desk):
+    write(desk, {**POLICY, **APPROVED})
     write(desk, {"min_nights": 1, "approvers": ["bob", "carol"], "timeout": "1h"}, name="zzz_other")
     found = proposed(desk)
     assert [item.pipeline for item in found.judged] == [desk.name, "zzz_other"]
@@ -186,6 +192,50 @@ def test_every_pipeline_that_publishes_the_alias_is_asked(desk):
     found = proposed(desk)
     assert [item.pipeline for item in found.judged] == [desk.name]
     assert found.approvers == ("alice", "bob")
+    assert found.timeout == dt.timedelta(hours=2)
+
+
+def test_a_command_line_cannot_answer_for_approvers(desk):
+    write(desk, {**POLICY, **APPROVED})
+    with pytest.raises(ApproversError, match=r"promotion\.approvers: alice, bob must approve"):
+        promote(desk.services, desk.pipelines, desk.name, "champion", "2", "I am in a hurry")
+    moved, _ = promote(desk.services, desk.pipelines, desk.name, "champion", "2", "alice is away", force=True)
+    assert (moved.version, moved.last["forced"]) == (2, True)
+
+
+def test_a_policy_that_cannot_be_judged_stops_all_but_force(desk):
+    (write(desk, POLICY, name="zzz_other")).write_text("features: {}")
+    with pytest.raises(SpecError):
+        promote(desk.services, desk.pipelines, desk.name, "champion", "2", "x")
+    outcomes = {"table": f"{desk.name}.gone", "column": "bad"}
+    path = write(desk, {**POLICY, "max_auc_loss": 0.01})
+    path.write_text(path.read_text() + f"evidence: {{outcomes: {json.dumps(outcomes)}}}\n")
+    moved, proposal = promote(desk.services, desk.pipelines, desk.name, "champion", "2", "x", force=True)
+    assert (moved.version, moved.last["forced"]) == (2, True)
+    [finding] = proposal.judged[0].findings
+    assert (finding.rule, finding.passed) == ("evidence", False)
+    assert finding.found.startswith("not gathered: ")
+    with pytest.raises(NoPipelinesError, match="Set NIGHTSCORE_PIPELINES_DIR"):
+        promote(desk.services, desk.pipelines / "gone", desk.name, "champion", "1", "x")
+
+
+def test_an_alias_that_a_policy_stands_before_is_not_moved_by_a_registration(desk):
+    registry = desk.services.registry
+    require_no_policy(registry, desk.pipelines, desk.name, "challenger")
+    require_no_policy(registry, desk.pipelines, "a_new_model", "champion")
+    with pytest.raises(PolicyError, match=f"is what the pipeline {desk.name} publishes, whose spec has a promotion"):
+        require_no_policy(registry, desk.pipelines, desk.name, "champion")
+    write(desk, None)
+    require_no_policy(registry, desk.pipelines, desk.name, "champion")
+
+
+def test_a_promotion_whose_answer_was_lost_is_not_made_twice(desk):
+    registry = desk.services.registry
+    kept = keep(desk.services, proposed(desk))
+    first = carry_out(registry, desk.name, kept, "once", by="alice")
+    assert carry_out(registry, desk.name, kept, "once", by="alice") == first
+    with pytest.raises(SameVersionError, match=f"{desk.name}@champion points to {desk.name}/2 already"):
+        promote(desk.services, desk.pipelines, desk.name, "champion", "2", "again")
 
 
 def test_what_an_approver_reads_holds_rules_figures_and_digests(desk):
@@ -203,14 +253,19 @@ def test_what_an_approver_reads_holds_rules_figures_and_digests(desk):
 def test_a_challenger_is_due_once_it_has_scored_enough_nights_and_only_once(desk):
     record = open_run(desk.services, desk.name, desk.summaries[-1]["run_id"]).records.read("evidence")
     challenger = f"{desk.name}/2"
-    assert due_challenger(desk.services, asked(desk, {"min_nights": 3}), record) is None
-    assert due_challenger(desk.services, asked(desk, None), record) is None
+    assert due_challenger(desk.services, desk.pipelines, asked(desk, {"min_nights": 3}), record) is None
+    assert due_challenger(desk.services, desk.pipelines, asked(desk, None), record) is None
     name = f"registry/models/{desk.name}/proposals/"
     for path in list(desk.services.bucket.iter_names(name)):
         desk.services.bucket._bucket.blob(path).delete()
-    assert due_challenger(desk.services, asked(desk, {"min_nights": 2}), record) == challenger
+    assert due_challenger(desk.services, desk.pipelines, asked(desk, {"min_nights": 2}), record) == challenger
+    write(desk, {"min_nights": 2, "max_flips": "0%"})
+    assert due_challenger(desk.services, desk.pipelines, asked(desk, {"min_nights": 2}), record) is None, "not yet"
     keep(desk.services, proposed(desk))
-    assert due_challenger(desk.services, asked(desk, {"min_nights": 2}), record) is None
+    write(desk, POLICY)
+    assert due_challenger(desk.services, desk.pipelines, asked(desk, {"min_nights": 2}), record) == challenger
+    keep(desk.services, proposed(desk))
+    assert due_challenger(desk.services, desk.pipelines, asked(desk, {"min_nights": 2}), record) is None
 
 
 def test_two_versions_are_compared_by_what_they_are_and_how_they_scored(desk):
