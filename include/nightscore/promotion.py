@@ -156,8 +156,8 @@ def propose(services: Services, folder: Path, name: str, alias: str, version: st
         return Proposal(seen, chosen, ())
     if not folder.is_dir() and not force:
         raise NoPipelinesError(
-            f"There is no folder {folder} of pipelines, whose policies would be asked. Set NIGHTSCORE_PIPELINES_DIR, or "
-            "promote with --force and a reason."
+            f"There is no folder {folder} of pipelines, whose policies would be asked. Set NIGHTSCORE_PIPELINES_DIR, "
+            "or promote with --force and a reason."
         )
     judged = [
         _judge(services, spec, spec.promotion, f"{name}/{seen.version}", chosen.label, force=force)

@@ -50,7 +50,8 @@ def _pipeline(item: Judged) -> Iterator[str]:
     yield "| rule | | wanted | found |"
     yield "|---|---|---|---|"
     for finding in item.findings:
-        yield f"| {finding.rule} | {'met' if finding.passed else '**not met**'} | {plain(finding.wanted)} | {plain(finding.found)} |"
+        met = "met" if finding.passed else "**not met**"
+        yield f"| {finding.rule} | {met} | {plain(finding.wanted)} | {plain(finding.found)} |"
     yield ""
     yield from _agreement(evidence)
     yield from _outcomes(evidence["outcomes"])

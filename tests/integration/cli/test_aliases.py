@@ -101,7 +101,7 @@ def test_a_card_as_markdown(nightscore, model):
     assert "| git revision | abc123 |" in lines
     assert any(line.startswith("| tried on | 40 rows; predicts the same bits as the file's own") for line in lines)
     assert "## inputs" in lines
-    assert any(line.startswith("| limit_bal | double | no | 10% below ") for line in lines)
+    assert any(line.startswith(r"| limit\_bal | double | no | 10% below ") for line in lines)
 
 
 def test_a_signed_version_loads_where_signatures_are_required(nightscore, model, folder):
@@ -196,3 +196,22 @@ def test_facts_that_are_none(nightscore, folder, text, words):
     done = nightscore("models", "check", "one.skops", "--sample", "sample.parquet", "--facts", "facts.yaml")
     assert done.returncode == 2
     assert words in flat(done.stderr)
+
+
+def test_text_that_looks_like_markup_is_shown_as_it_is(nightscore, model):
+    done = nightscore("models", "promote", model, "2", "--reason", "see [/tmp/x] and [bold]this[/bold]")
+    assert done.returncode == 0
+    done = nightscore("models", "history", model)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "see [/tmp/x] and [bold]this[/bold]" in flat(done.stdout)
+
+
+def test_a_rollback_goes_further_back_and_never_forth(nightscore, model):
+    nightscore("models", "register", model, "one.skops", "--sample", "sample.parquet")
+    for version in ("2", "3", "1"):
+        assert nightscore("models", "promote", model, version, "--reason", "x").returncode == 0
+    again = nightscore("models", "promote", model, "1", "--reason", "x")
+    assert (again.returncode, f"{model}@champion points to {model}/1 already." in flat(again.stderr)) == (2, True)
+    told = [nightscore("models", "rollback", model, "--reason", "x", "--json").stdout for _ in range(3)]
+    assert [json.loads(text)["to"] for text in told] == [3, 2, 1]
+    assert nightscore("models", "rollback", model, "--reason", "x").returncode == 2

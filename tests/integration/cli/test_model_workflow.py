@@ -101,8 +101,13 @@ def test_a_pull_request_is_told_and_a_merge_is_registered_as_challenger(checkout
     assert checkout.run("register", "Register", BEFORE=second, GITHUB_SHA=unrelated).stdout == ""
     (folder / "model.skops").write_bytes(b"broken")
     third = checkout.commit()
+    (checkout.folder / "models" / "README.md").write_text("not a model\n")
+    (checkout.folder / "models" / "--help").mkdir()
+    (checkout.folder / "models" / "--help" / "facts.yaml").write_text("{}")
+    third = checkout.commit()
     refused = checkout.run("check", "Check", BEFORE=unrelated)
-    assert refused.returncode == 2
+    assert refused.returncode == 1
     assert "is of no format that nightscore reads" in refused.stderr
+    assert f"# {name} is refused" in (checkout.folder / "checked.md").read_text()
     refused = checkout.run("register", "Register", BEFORE=unrelated, GITHUB_SHA=third)
     assert refused.returncode == 2

@@ -109,3 +109,28 @@ def test_a_version_that_was_replaced_as_a_whole_is_told_by_the_alias_that_once_p
 def test_a_model_that_is_not_there(desk):
     with pytest.raises(ModelNotFoundError, match="There is no model"):
         desk.found()
+
+
+def test_objects_that_are_no_versions_and_no_aliases(desk):
+    desk.register(alias="champion")
+    for folder in ("²", "01", "notes"):
+        desk.blob(f"versions/{folder}/model.skops").upload_from_string(b"strange")
+    desk.blob("aliases/broken.json").upload_from_string(b"{}")
+    assert desk.registry.versions(desk.name) == [1]
+    assert (
+        desk.found()["@broken"]
+        .faults[0]
+        .endswith("aliases/broken.json is not an alias. Restore the object's earlier generation.")
+    )
+    assert desk.found()["/1"].faults == ()
+    desk.blob("aliases/broken.json").delete()
+    assert desk.register().label == f"{desk.name}/2"
+
+
+def test_a_version_that_is_gone_is_missed_and_its_number_never_given_again(desk):
+    desk.register(alias="champion")
+    second = desk.register(alias="champion")
+    for file in ("manifest.json", "model.skops", "reference.json"):
+        desk.blob(f"versions/2/{file}").delete()
+    assert desk.found()["/2"].faults == (f"it is gone; {desk.name}@champion has pointed to it",)
+    assert desk.register().manifest.version == second.manifest.version + 1
