@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import lightgbm  # noqa: F401
 import sklearn.linear_model  # noqa: F401 - imported before the fork, once for all
 
 from nightscore.registry.aliases import AliasMovedError
@@ -28,7 +29,9 @@ def write(name: str, folder: Path, number: int, rounds: int) -> None:
         for step in range(rounds):
             alias = random.choice(["champion", "challenger"])
             try:
-                version = registry.register(name, folder / "model.skops", folder / "sample.parquet", alias=alias)
+                # Files of two formats: a number must not be given to one of each.
+                file = folder / ("model.txt" if number % 3 == 1 else "model.skops")
+                version = registry.register(name, file, folder / "sample.parquet", alias=alias)
                 log.write(json.dumps({"registered": version.manifest.version, "digest": version.digest}) + "\n")
             except AliasMovedError:
                 log.write(json.dumps({"told": alias}) + "\n")

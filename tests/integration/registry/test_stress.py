@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from lightgbm import LGBMClassifier
 from pyarrow import parquet
 from sklearn.linear_model import LogisticRegression
 from skops import io as skops_io
@@ -28,6 +29,8 @@ WRITERS, ROUNDS = 16, 4
 def test_sixteen_writers_of_which_half_are_killed_leave_a_registry_that_is_whole(local_servers, settings, tmp_path):
     name = f"m{uuid.uuid4().hex[:12]}"
     skops_io.dump(LogisticRegression().fit(FRAME, FRAME.age > 40), tmp_path / "model.skops")
+    booster = LGBMClassifier(n_estimators=2, verbose=-1).fit(FRAME, FRAME.age > 40).booster_
+    booster.save_model(tmp_path / "model.txt")
     parquet.write_table(pa.Table.from_pandas(FRAME, preserve_index=False), tmp_path / "sample.parquet")
     done = subprocess.run(
         [sys.executable, str(PROGRAM), name, str(tmp_path), str(WRITERS), str(ROUNDS)],
@@ -51,6 +54,8 @@ def test_sixteen_writers_of_which_half_are_killed_leave_a_registry_that_is_whole
 
     found = list(verify(registry, name))
     assert [item for item in found if item.faults] == []
+    formats = {registry.resolve(ModelReference(name=name, version=n)).manifest.format for n in registered}
+    assert formats == {"sklearn-skops", "lightgbm"}
     complete = [item.label for item in found if "/" in item.label and not item.notes]
     assert complete == [f"{name}/{number}" for number in registry.versions(name)]
     assert set(registered) <= set(registry.versions(name))
