@@ -168,8 +168,8 @@ def _split(origin: Origin) -> tuple[str, str]:
 def _download(bucket: Bucket, what: str, found: Found, target: Path, largest: int) -> Path:
     if found.size > largest:
         raise RefusedModelError(f"{what}: {found.name} has {found.size:,} bytes; at most {largest:,} are imported.")
-    stored = bucket.read(found.name)
-    if stored is None:
-        raise SourceUnavailableError(f"{what}: {found.name} was deleted while it was imported.")
+    stored = bucket.read(found.name, max(found.size, 1))
+    if stored is None or stored.generation != found.generation:
+        raise SourceUnavailableError(f"{what}: {found.name} was changed while it was imported.")
     target.write_bytes(stored.data)
     return target
