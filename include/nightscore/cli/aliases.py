@@ -77,11 +77,18 @@ def history(
     if as_json:
         print_json(moves)
         return
-    made = table(f"history of {name}", "when", "alias", "from", "to", "by", "what", "reason")
+    made = table(f"history of {name}", "when", "alias", "from", "to", "by", "what", "proposal", "reason")
     for entry in moves:
         what = "forced" if entry.get("forced") else str(entry.get("kind", ""))
         made.add_row(
-            entry["at"], entry["alias"], str(entry["from"] or ""), str(entry["to"]), entry["by"], what, entry["reason"]
+            entry["at"],
+            entry["alias"],
+            str(entry["from"] or ""),
+            str(entry["to"]),
+            entry["by"],
+            what,
+            str(entry.get("proposal") or "")[:12],
+            entry["reason"],
         )
     out.print(made if moves else f"No alias of {name} was ever moved.")
 
@@ -139,5 +146,5 @@ def sign(
 
 def _tell(moved: "Alias") -> None:
     entry = moved.last or {}
-    before = f", before {moved.name}/{entry['from']}" if entry.get("from") else ""
+    before = f"; it was {moved.name}/{entry['from']}" if entry.get("from") else ""
     out.print(f"{moved.name}@{moved.alias} is now {moved.name}/{moved.version}{before}.", markup=False, soft_wrap=True)

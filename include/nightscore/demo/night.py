@@ -94,6 +94,7 @@ def _follow(server: AirflowServer, dag_id: str, run_id: str, tell: Tell) -> str:
                 "failed",
                 "up_for_retry",
                 "upstream_failed",
+                "skipped",
             ):
                 tell(f"  {name:<24} {state}")
             known[name] = state

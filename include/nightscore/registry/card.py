@@ -62,11 +62,11 @@ def examination_card(file: str, found: Examined) -> Card:
         "estimator": f"{manifest.estimator} ({manifest.format})",
         "task": manifest.task,
         "classes": ", ".join(manifest.classes),
-        "size": f"{sum(part.size for part in manifest.files.values()):,} bytes",
+        "files": ", ".join(f"{name} ({part.size:,} bytes)" for name, part in sorted(manifest.files.items())),
         "tried on": f"{manifest.sample_rows:,} rows{_agreement(manifest.agreement)}",
         "speed": f"{found.rows_per_second:,.0f} rows/s in one thread",
         "libraries": ", ".join(f"{name} {number}" for name, number in sorted(manifest.libraries.items())),
-        "creates": listed(manifest.types, most=40) or "nothing that its format does not trust anyway",
+        "creates": listed(manifest.types, most=40) or "nothing beyond what its format trusts",
     }
     inputs = tuple(_input(item, reference["features"].get(item.name)) for item in manifest.inputs)
     return Card(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from nightscore.errors import ConfigurationError, shorten
+from nightscore.errors import ConfigurationError, counted, shorten
 from nightscore.objects import Json
 from nightscore.registry.aliases import Alias, alias_names
 from nightscore.registry.manifest import MANIFEST_FILE, digest
@@ -129,4 +129,7 @@ def _verify_version(registry: Registry, name: str, number: int, remembered: Mapp
             faults.append(shorten(error, 400))
     faults += [f"{shorten(file)} is not part of it" for file in sorted(strange)]
     size = sum(file.size for file in version.manifest.files.values())
+    if registry.signers is None:
+        count = sum(1 for file in there if file.startswith(FOLDER))
+        notes.append(f"ok, {counted(count, 'signature')} that nobody was asked about" if count else "ok, not signed")
     return Verified(label, len(version.manifest.files) + 1, size, tuple(faults), tuple(notes))

@@ -42,9 +42,9 @@ def flat(text):
 
 def test_an_alias_is_promoted_rolled_back_and_its_history_told(nightscore, model):
     done = nightscore("models", "promote", model, "challenger", "--reason", "better on October")
-    assert (done.returncode, flat(done.stdout)) == (0, f"{model}@champion is now {model}/2, before {model}/1.")
+    assert (done.returncode, flat(done.stdout)) == (0, f"{model}@champion is now {model}/2; it was {model}/1.")
     done = nightscore("models", "rollback", model, "--reason", "complaints")
-    assert (done.returncode, flat(done.stdout)) == (0, f"{model}@champion is now {model}/1, before {model}/2.")
+    assert (done.returncode, flat(done.stdout)) == (0, f"{model}@champion is now {model}/1; it was {model}/2.")
     done = nightscore("models", "rollback", model, "--reason", "more complaints")
     assert done.returncode == 2
     assert f"{model}@champion points to 1 and has replaced no version." in flat(done.stderr)

@@ -47,6 +47,7 @@ def test_what_was_not_touched_is_whole(desk):
     found = desk.found()
     size = sum(file.size for file in version.manifest.files.values())
     assert (found["/1"].files, found["/1"].size, found["/1"].faults) == (3, size, ())
+    assert found["/1"].notes == ("ok, not signed",)
     assert found["@champion"].notes == ("points to 1",)
 
 
