@@ -258,7 +258,14 @@ def as_xgboost() -> tuple[Any, dict[str, Any], Any]:
     return model, {"model_format": "json"}, model.predict_proba(FRAME)
 
 
-@pytest.mark.parametrize("make", [as_onnx, as_lightgbm, as_xgboost])
+@pytest.mark.parametrize(
+    "make",
+    [
+        as_lightgbm,
+        pytest.param(as_onnx, marks=pytest.mark.thorough),
+        pytest.param(as_xgboost, marks=pytest.mark.thorough),
+    ],
+)
 def test_a_model_of_another_library_predicts_as_it_did_when_it_was_logged(studio: Studio, make: Any) -> None:
     import importlib
 
