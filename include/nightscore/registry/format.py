@@ -29,7 +29,7 @@ class UntrustedTypesError(ConfigurationError):
         what: str,
         types: Sequence[str],
         would: str = "create classes",
-        advice: str = "Only scikit-learn's own classes may be part of a model",
+        advice: str = "Only scikit-learn's own classes, and not all of them, may be part of a model",
     ) -> None:
         super().__init__(
             f"{what} would {would} that nightscore does not allow: {listed(types)}. Nothing of it was run. {advice}: "

@@ -24,8 +24,8 @@ SMALL = 2**26
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
-def require_archive(what: str, data: bytes) -> None:
-    """Check a skops file as an archive.
+def require_archive(what: str, data: bytes) -> frozenset[str]:
+    """Check a skops file as an archive; return the names of all that it would create or refer to.
 
     Raises:
         ArtifactError: it is no zip, would become too large, has strange names, or arrays that are not as long as they
@@ -42,8 +42,7 @@ def require_archive(what: str, data: bytes) -> None:
                         _check_members(what, inner.infolist(), member.file_size)
                         for part in inner.infolist():
                             _check_array(what, inner, part)
-            if "schema.json" in archive.namelist():
-                _check_schema(what, archive)
+            return _check_schema(what, archive) if "schema.json" in archive.namelist() else frozenset()
     except ArtifactError:
         raise
     except Exception as error:
@@ -86,17 +85,20 @@ def _check_array(what: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -
         raise ArtifactError(f"{what} is damaged: the array {shorten(member.filename, 60)!r} is not as long as it says.")
 
 
-def _check_schema(what: str, archive: zipfile.ZipFile) -> None:
-    """Check that an object's number means one object, and the arguments that trees are created from."""
+def _check_schema(what: str, archive: zipfile.ZipFile) -> frozenset[str]:
+    """Check that an object's number means one object, and the arguments that trees are created from; return names."""
     schema = json.loads(archive.read("schema.json"))
     told: dict[Any, Any] = {}
+    names: set[str] = set()
     for node in _nodes(schema):
+        names.add(f"{node.get('__module__')}.{node.get('__class__')}")
         # skops takes the first object of a number for every other one of that number, whatever that says of itself.
         identity = node.get("__id__")
         if identity is not None and told.setdefault(identity, _summary(node)) != _summary(node):
             raise ArtifactError(f"{what} is not a readable skops file: two objects in it have the same number.")
         if node.get("__loader__") == "TreeNode":
             _check_tree(what, archive, node)
+    return frozenset(names)
 
 
 def _nodes(schema: Any) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ from nightscore.registry.format import ArtifactError, UntrustedTypesError
 from nightscore.registry.manifest import FormatName, Input, MissingText, Task
 from nightscore.registry.signature import NUMBERS, Shape
 from nightscore.registry.sklearn_checks import iter_objects, require_sound
+from nightscore.registry.sklearn_reach import beyond_reach
 from nightscore.registry.skops_archive import require_archive
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def looks_like(data: bytes) -> bool:
 
 
 def describe(what: str, data: bytes) -> tuple[str, ...]:
-    """Return the names of the classes a file would create beyond those skops trusts, creating and importing none.
+    """Return the names of the classes a file would create beyond those skops and we trust, creating and importing none.
 
     Raises:
         ArtifactError: the bytes are not a skops file.
@@ -92,9 +93,9 @@ def describe(what: str, data: bytes) -> tuple[str, ...]:
 
     if not zipfile.is_zipfile(io.BytesIO(data)):
         raise ArtifactError(f"{what} is not a skops file. Write it with `skops.io.dump(estimator, file)`.")
-    require_archive(what, data)
+    named = require_archive(what, data)
     try:
-        return tuple(skops_io.get_untrusted_types(data=data))
+        return tuple(sorted({*skops_io.get_untrusted_types(data=data), *beyond_reach(named)}))
     except Exception as error:
         # skops parses what a stranger wrote: whatever goes wrong there, the file is what is wrong.
         raise ArtifactError(f"{what} is not a readable skops file: {shorten(error)}") from error
@@ -115,11 +116,13 @@ def construct(what: str, data: bytes) -> Any:
     """Create the estimator from an audited file.
 
     Raises:
-        ArtifactError: it cannot be created with the libraries installed here, or its arrays are malformed.
+        ArtifactError: it cannot be created with the libraries installed here, its arrays are malformed, or it would
+            reach for files.
+        UntrustedTypesError: it was not audited, and holds classes of scikit-learn that are not on our list.
     """
     from skops import io as skops_io
 
-    require_archive(what, data)
+    audit(what, sorted(beyond_reach(require_archive(what, data))))
     try:
         estimator = skops_io.loads(data, trusted=list(ALLOWED_TYPES))
     except Exception as error:
