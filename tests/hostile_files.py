@@ -258,6 +258,223 @@ def skops_files(folder: Path) -> dict[str, tuple[bytes, str]]:
     }
 
 
+def changed_part(model: Any, change: Callable[[Any], None]) -> bytes:
+    """Return a fitted estimator's file after a change of its attributes."""
+    from skops import io as skops_io
+
+    changed = copy.deepcopy(model)
+    change(changed)
+    return skops_io.dumps(changed)
+
+
+def assigning(path: str, value: Any) -> Callable[[Any], None]:
+    """Return a change that sets an attribute of an estimator; of a dotted path, the last one's."""
+
+    def change(model: Any) -> None:
+        *steps, last = path.split(".")
+        for step in steps:
+            model = getattr(model, step)
+        setattr(model, last, value)
+
+    return change
+
+
+def skops_shape_files() -> dict[str, tuple[bytes, str]]:
+    """Return estimators whose parts fit together in every way but one, which compiled code would not notice."""
+    import pandas as pd
+    from sklearn.cluster import KMeans
+    from sklearn.dummy import DummyClassifier
+    from sklearn.ensemble import (
+        GradientBoostingClassifier,
+        GradientBoostingRegressor,
+        HistGradientBoostingClassifier,
+        IsolationForest,
+        RandomForestClassifier,
+        RandomForestRegressor,
+        VotingRegressor,
+    )
+    from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+    from sklearn.svm import SVC
+    from sklearn.tree import DecisionTreeRegressor
+
+    wide = np.random.default_rng(3).normal(size=(120, 50))
+    boosting = GradientBoostingClassifier(n_estimators=12, max_depth=1, random_state=0).fit(ROWS, LABELS)
+    graded = GradientBoostingClassifier(n_estimators=3, max_depth=1, random_state=0).fit(ROWS, GRADES)
+    numbers = GradientBoostingRegressor(n_estimators=3, max_depth=1, random_state=0).fit(ROWS, ROWS[:, 0])
+    two = DecisionTreeRegressor(max_depth=1, random_state=0).fit(ROWS, ROWS[:, :2])
+    more = DecisionTreeRegressor(max_depth=1, random_state=0).fit(wide, ROWS[:, 0])
+    forest = RandomForestClassifier(2, max_depth=2, random_state=0).fit(ROWS, GRADES)
+    first_two = RandomForestClassifier(2, max_depth=2, random_state=0).fit(ROWS, LABELS)
+    both = RandomForestRegressor(2, max_depth=2, random_state=0).fit(ROWS, ROWS[:, :2])
+    one = RandomForestRegressor(2, max_depth=2, random_state=0).fit(ROWS, ROWS[:, 0])
+    small = {"max_iter": 2, "min_samples_leaf": 2}
+    coded = np.column_stack([ROWS[:, :2], np.arange(120) % 5])
+    histogram = HistGradientBoostingClassifier(**small, categorical_features=[2]).fit(coded, np.arange(120) % 5 % 2)
+    frame = pd.DataFrame({"a": ROWS[:, 0], "b": pd.Categorical(np.arange(120) % 3), "c": ROWS[:, 2]})
+    prepared = HistGradientBoostingClassifier(**small, categorical_features="from_dtype").fit(frame, LABELS)
+    several = HistGradientBoostingClassifier(**small, categorical_features=None).fit(ROWS, GRADES)
+    one_hot = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(coded[:, 2:], LABELS)
+    vectors = SVC(probability=True).fit(ROWS, GRADES)
+    clusters = make_pipeline(KMeans(3, n_init=1, random_state=0), LogisticRegression()).fit(ROWS, LABELS)
+    words = make_pipeline(CountVectorizer(), LogisticRegression()).fit(["alpha beta", "gamma"] * 60, LABELS)
+    hashed = make_pipeline(HashingVectorizer(n_features=8), LogisticRegression()).fit(["alpha", "beta"] * 60, LABELS)
+    outliers = VotingRegressor([("a", LinearRegression())]).fit(ROWS, ROWS[:, 0])
+    outliers.estimators_ = [IsolationForest(n_estimators=2, random_state=0).fit(wide)]
+
+    def first_tree(tree: Any) -> Callable[[Any], None]:
+        def change(model: Any) -> None:
+            model.estimators_[0, 0] = tree
+
+        return change
+
+    def mask(model: Any) -> None:
+        model._preprocessor.transformers_ = model._preprocessor.transformers_[:1]
+
+    def masks(model: Any) -> None:
+        model._preprocessor._transformer_to_input_indices = {"encoder": [1], "numerical": [0]}
+
+    def conversion(model: Any) -> None:
+        model._preprocessor.transformers_[1][1].func = np.square
+
+    def bins(model: Any) -> None:
+        model._bin_mapper.bin_thresholds_[0] = np.array([0.0, 2.0**20])
+
+    def rows(model: Any) -> None:
+        model._predictors[0] = model._predictors[0] * 2
+
+    def unsorted(model: Any) -> None:
+        model[0].categories_[0] = model[0].categories_[0][::-1].copy()
+
+    def centres(model: Any) -> None:
+        model[0].cluster_centers_ = model[0].cluster_centers_[:, :1].copy()
+
+    transposed = assigning("estimators_", boosting.estimators_.reshape(1, 12))
+    of_two = DummyClassifier(strategy="prior").fit(ROWS, LABELS)
+    files: dict[str, tuple[Any, Callable[[Any], None], str]] = {
+        "boosting_transposed": (boosting, transposed, "not one tree for each"),
+        "boosting_flat": (boosting, assigning("estimators_", boosting.estimators_.ravel()), "are no matrix"),
+        "boosting_none": (boosting, assigning("estimators_", boosting.estimators_[:0]), "are no matrix"),
+        "boosting_width": (graded, assigning("estimators_", graded.estimators_[:, :2]), "not one tree for each"),
+        "boosting_trees": (graded, assigning("n_trees_per_iteration_", 1), "not one tree for each"),
+        "boosting_classes": (graded, assigning("n_classes_", 2), "another number of classes"),
+        "boosting_tree_of_two": (boosting, first_tree(two), "predicts more than one number"),
+        "boosting_tree_of_more": (boosting, first_tree(more), "reads other columns"),
+        "boosting_tree_of_trees": (boosting, first_tree(one), "reads other columns"),
+        "boosting_first_narrow": (graded, assigning("init_", of_two), "not the shape of its trees"),
+        "boosting_first_odd": (graded, assigning("init_._strategy", "uniform"), "not the shape of its trees"),
+        "boosting_first_none": (numbers, assigning("init_.constant_", np.zeros((1, 0))), "not the shape of its trees"),
+        "boosting_first_own": (graded, assigning("init_", first_two), "whose `init` is a RandomForestClassifier"),
+        "boosting_loss": (boosting, assigning("_loss.link", boosting.init_), "a loss of something else"),
+        "forest_classes": (forest, assigning("estimators_", first_two.estimators_), "other classes than"),
+        "forest_outputs": (one, assigning("estimators_", both.estimators_), "other outputs than"),
+        "forest_of_something": (one, assigning("estimators_", [LinearRegression()]), "reads other columns"),
+        "isolation_forest": (outliers, lambda _: None, "sklearn.ensemble._iforest.IsolationForest"),
+        "histogram_known": (histogram, bins, "no number below 256"),
+        "histogram_trees": (histogram, rows, "not one tree for each"),
+        "histogram_first": (several, assigning("_baseline_prediction", np.zeros((1, 1))), "has not the shape"),
+        "histogram_width": (several, assigning("n_trees_per_iteration_", 1), "has not the shape"),
+        "histogram_in_fit": (histogram, assigning("_in_fit", True), "given other columns"),
+        "histogram_columns_in": (several, assigning("n_features_in_", 1), "given other columns"),
+        "histogram_bins": (histogram, assigning("_bin_mapper.bin_thresholds_", []), "not as many columns as it says"),
+        "histogram_prepared_by_less": (prepared, mask, "prepared by something else"),
+        "histogram_prepared_of_less": (prepared, masks, "other columns than it says"),
+        "histogram_prepared_otherwise": (prepared, conversion, "prepared by something else"),
+        "histogram_unprepared": (prepared, assigning("_preprocessor", one_hot), "a malformed estimator"),
+        "one_hot_width": (one_hot, lambda model: assigning("_n_features_outs", [1])(model[0]), "malformed categories"),
+        "one_hot_order": (one_hot, unsorted, "malformed categories"),
+        "vectors_probabilities": (vectors, assigning("_probA", np.zeros(1)), "malformed support vectors: _probA"),
+        "vectors_kernel": (vectors, assigning("kernel", "precomputed"), "a kernel of its own"),
+        "clusters_centres": (clusters, centres, "malformed clusters"),
+        "clusters_threads": (clusters, lambda m: assigning("_n_threads", 10**7)(m[0]), "malformed clusters"),
+        "words_columns": (words, lambda m: m[0].vocabulary_.update(alpha=10**8), "malformed vocabulary"),
+        "words_hashed": (hashed, lambda m: assigning("n_features", 0)(m[0]), "malformed number of columns"),
+    }
+    return {f"skops_{name}": (changed_part(model, change), told) for name, (model, change, told) in files.items()}
+
+
+def skops_reach_files(folder: Path) -> dict[str, tuple[bytes, str]]:
+    """Return estimators that would read a file, write one or call something, of classes and parameters alone."""
+    from functools import partial
+
+    from sklearn.cluster import DBSCAN
+    from sklearn.feature_extraction import DictVectorizer
+    from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+    from skops import io as skops_io
+
+    path = str(folder / "canary")
+    texts = ["alpha beta", "gamma"] * 60
+    log = make_pipeline(FunctionTransformer(np.square), LogisticRegression()).fit(ROWS, LABELS)
+
+    def vectorizer(kind: Any, **parameters: Any) -> bytes:
+        made = make_pipeline(kind(), LogisticRegression()).fit(texts, LABELS)
+        return changed_part(made, lambda model: [setattr(model[0], *item) for item in parameters.items()])
+
+    def step(made: Any) -> bytes:
+        return changed_part(log, lambda model: model.steps.insert(0, ("a", made)))
+
+    def calling(module: str, name: str, loader: str = "FunctionNode", **rest: Any) -> Callable[[Any], None]:
+        """Call another function where the transformer calls np.square."""
+
+        def change(schema: Any) -> None:
+            waiting, found = [schema], 0
+            while waiting:
+                node = waiting.pop()
+                if isinstance(node, dict) and node.get("__class__") == "square":
+                    node.update({"__module__": module, "__class__": name, "__loader__": loader, **rest})
+                    found += 1
+                waiting.extend(node.values() if isinstance(node, dict) else node if isinstance(node, list) else ())
+            assert found
+
+        return change
+
+    functions = [
+        ("numpy", "load"), ("numpy", "save"), ("numpy", "fromfile"), ("numpy", "loadtxt"), ("numpy", "memmap"),
+        ("numpy.lib._npyio_impl", "save"), ("numpy", "vectorize"), ("numpy", "frompyfunc"), ("time", "time"),
+        ("scipy.io", "loadmat"), ("scipy.io", "savemat"), ("scipy.datasets", "face"), ("joblib", "load"),
+        ("sklearn.datasets", "load_files"), ("sklearn.datasets", "fetch_openml"), ("sklearn.externals", "joblib"),
+        ("sklearn.utils", "check_array"), ("sklearn.datasets._base", "load_files"),
+    ]  # fmt: skip
+    held = skops_io.dumps(log)
+    operators = {
+        "methodcaller": words("to_pickle", path), "attrgetter": words("__class__"), "itemgetter": words("a"),
+    }  # fmt: skip
+    could = "could read files or call anything"
+    return {
+        **{
+            f"reach_{module}.{name}": (rewritten(calling(module, name), held), f"{module}.{name}")
+            for module, name in functions
+        },
+        **{
+            f"reach_{name}": (rewritten(calling("operator", name, "OperatorFuncNode", attrs=attrs), held), name)
+            for name, attrs in operators.items()
+        },
+        "reach_words_of_a_file": (vectorizer(CountVectorizer, input="filename"), could),
+        "reach_words_of_an_object": (vectorizer(TfidfVectorizer, input="file"), could),
+        "reach_hashed_words_of_a_file": (vectorizer(HashingVectorizer, input="filename"), could),
+        "reach_analyzer": (vectorizer(CountVectorizer, analyzer=np.square), could),
+        "reach_tokenizer": (vectorizer(TfidfVectorizer, tokenizer=np.square), could),
+        "reach_preprocessor": (vectorizer(HashingVectorizer, preprocessor=np.square), could),
+        "reach_accents": (vectorizer(CountVectorizer, strip_accents=np.square), could),
+        "reach_memory": (changed_part(log, assigning("memory", path)), "keep its steps in a folder"),
+        "reach_method": (changed_part(log, assigning("predict_proba", np.square)), "replaces its own predict_proba"),
+        "reach_out": (
+            changed_part(log, lambda m: assigning("kw_args", {"out": np.zeros(3)})(m[0])), "would call a function with",
+        ),
+        "reach_where": (
+            changed_part(log, lambda m: assigning("func", partial(np.square, where=False))(m[0])),
+            "would call a function with where",
+        ),
+        "reach_clusters": (step(DBSCAN()), "sklearn.cluster._dbscan.DBSCAN"),
+        "reach_dictionaries": (step(DictVectorizer()), "sklearn.feature_extraction._dict_vectorizer.DictVectorizer"),
+    }  # fmt: skip
+
+
 def lightgbm_files() -> dict[str, tuple[bytes, str]]:
     import re
 
@@ -481,7 +698,15 @@ def pickles(folder: Path) -> dict[str, tuple[bytes, str]]:
 
 def every_file(folder: Path) -> dict[str, tuple[bytes, str]]:
     """Return all hostile files, and what the message of each refusal says."""
-    return {**pickles(folder), **skops_files(folder), **lightgbm_files(), **xgboost_files(), **onnx_files()}
+    return {
+        **pickles(folder),
+        **skops_files(folder),
+        **skops_shape_files(),
+        **skops_reach_files(folder),
+        **lightgbm_files(),
+        **xgboost_files(),
+        **onnx_files(),
+    }
 
 
 def load(path: Path) -> str:

@@ -103,7 +103,7 @@ def reach_checks() -> list[tuple[Any, Callable[[str, Any], None]]]:
 
 
 def _check_methods(what: str, part: Any) -> None:
-    """Check that an object's methods are its class's: a file sets attributes, and one called `predict` would be called."""
+    """Check that an object's methods are its class's: a file sets attributes, and `predict` may be one."""
     if not type(part).__module__.startswith("sklearn.") or not hasattr(part, "__dict__"):
         return
     for name in vars(part):
@@ -135,8 +135,8 @@ def _check_vectorizer(what: str, part: Any) -> None:
     wrong = [key for key, is_allowed in wanted.items() if not is_allowed(getattr(part, key))]
     if wrong:
         raise ArtifactError(
-            f"{what} holds a {type(part).__name__} with {', '.join(f'`{key}`' for key in wrong)} of its own, which could "
-            'read files or call anything. What is read is `input="content"`, and what scikit-learn finds words with.'
+            f"{what} holds a {type(part).__name__} whose {', '.join(wrong)} could read files or call anything. Allowed "
+            'are `input="content"` and what scikit-learn itself finds words with.'
         )
     # Its words become the columns of a sparse matrix, which compiled code reads without looking.
     if hasattr(part, "n_features") and not (type(part.n_features) is int and 1 <= part.n_features < 2**31):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor, make_column_selector
 from sklearn.decomposition import PCA
 from sklearn.ensemble import (
@@ -26,9 +27,11 @@ from sklearn.ensemble import (
     HistGradientBoostingRegressor,
     RandomForestClassifier,
     RandomForestRegressor,
+    RandomTreesEmbedding,
     StackingClassifier,
     VotingClassifier,
 )
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.isotonic import IsotonicRegression
@@ -48,6 +51,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
+    KBinsDiscretizer,
     OneHotEncoder,
     OrdinalEncoder,
     QuantileTransformer,
@@ -70,6 +74,7 @@ from nightscore.registry.formats.sklearn_skops import (
     describe,
     task_of,
 )
+from nightscore.registry.sklearn_reach import _MODULES, beyond_reach
 
 # Few iterations on few rows do not converge, and need not.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -269,6 +274,93 @@ def test_the_list_is_sorted_and_holds_nothing_that_runs_code() -> None:
     assert list(ALLOWED_TYPES) == sorted(ALLOWED_TYPES)
     roots = {name.split(".")[0] for name in ALLOWED_TYPES}
     assert roots == {"functools", "numpy", "scipy", "sklearn"}
+
+
+def test_a_model_that_would_read_files_of_the_worker_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("alpha")
+    (tmp_path / "nothing").write_text("beta")
+    towns = pd.DataFrame({"town": ["a"] * 60 + ["b"] * 60})
+    steps = [
+        SimpleImputer(missing_values="a", strategy="constant", fill_value=str(tmp_path / "secret")),
+        SimpleImputer(missing_values="b", strategy="constant", fill_value=str(tmp_path / "nothing")),
+        ColumnTransformer([("words", CountVectorizer(input="filename"), "town")]),
+    ]
+    reading = make_pipeline(
+        *(step.set_output(transform="pandas") for step in steps[:2]), steps[2], LogisticRegression()
+    )
+    reading.fit(towns, [1] * 60 + [0] * 60)
+    before = reading.predict_proba(towns[:1])
+    (tmp_path / "secret").write_text("beta")
+    assert (reading.predict_proba(towns[:1]) != before).any()  # it tells what the file says
+
+    data = skops_io.dumps(reading)
+    audit("model.skops", describe("model.skops", data))  # of classes alone, it could be any pipeline
+    with pytest.raises(ArtifactError, match="whose input could read files or call anything"):
+        construct("model.skops", data)
+
+
+def test_a_vectorizer_of_texts_predicts_as_before() -> None:
+    texts = pd.DataFrame({"told": ["paid late", "paid in full", "never paid"] * 40})
+    for vectorizer in (CountVectorizer(), TfidfVectorizer(ngram_range=(1, 2)), HashingVectorizer(n_features=64)):
+        words = make_pipeline(ColumnTransformer([("words", vectorizer, "told")]), LogisticRegression())
+        fitted = words.fit(texts, LABEL)
+        np.testing.assert_array_equal(through_the_registry(fitted).predict_proba(texts), fitted.predict_proba(texts))
+
+
+def test_encoders_that_drop_and_group_predict_as_before() -> None:
+    options: list[dict[str, Any]] = [
+        {"drop": "first"},
+        {"drop": "if_binary"},
+        {"min_frequency": 45, "handle_unknown": "infrequent_if_exist"},
+        {"max_categories": 2, "drop": "first", "handle_unknown": "infrequent_if_exist"},
+        {"categories": [["m", "f"], ["s", "n", "e"]], "sparse_output": False},
+    ]
+    frame = FRAME[["sex", "region"]].astype(object)
+    strange = frame.replace("n", "west")
+    for chosen in options:
+        fitted = make_pipeline(OneHotEncoder(**chosen), LogisticRegression()).fit(frame, LABEL)
+        again = through_the_registry(fitted)
+        np.testing.assert_array_equal(again.predict_proba(frame), fitted.predict_proba(frame))
+        if "handle_unknown" in chosen:
+            np.testing.assert_array_equal(again.predict_proba(strange), fitted.predict_proba(strange))
+    numbers = FRAME[["age"]].astype(float).replace(18.0, np.nan)
+    fitted = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(numbers, LABEL)
+    np.testing.assert_array_equal(through_the_registry(fitted).predict_proba(numbers), fitted.predict_proba(numbers))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: GradientBoostingClassifier(n_estimators=3, init="zero"),
+        lambda: make_pipeline(KMeans(3, n_init=1), LogisticRegression()),
+        lambda: make_pipeline(KBinsDiscretizer(3), LogisticRegression()),
+        lambda: make_pipeline(RandomTreesEmbedding(3), LogisticRegression()),
+        lambda: make_pipeline(StandardScaler(), SVC(probability=True)),
+    ],
+    ids=["boosting_from_zero", "clusters", "bins", "tree_embedding", "svc_probabilities"],
+)
+def test_what_compiled_code_reads_predicts_as_before(build: Build) -> None:
+    for labels in (LABEL, GRADE):
+        fitted = build().fit(NUMBERS, labels)
+        again = through_the_registry(fitted)
+        np.testing.assert_array_equal(again.predict_proba(NUMBERS), fitted.predict_proba(NUMBERS))
+
+
+def test_a_boosting_of_quantiles_and_one_of_large_errors_predict_as_before() -> None:
+    for loss in ("quantile", "huber", "absolute_error"):
+        fitted = GradientBoostingRegressor(n_estimators=3, loss=loss).fit(NUMBERS, VALUE)
+        np.testing.assert_array_equal(through_the_registry(fitted).predict(NUMBERS), fitted.predict(NUMBERS))
+
+
+def test_everything_that_we_trust_exists() -> None:
+    from sklearn.utils import all_estimators
+
+    names = {f"{kind.__module__}.{name}" for name, kind in all_estimators()}
+    allowed = names - beyond_reach(names)
+    assert len(allowed) > 120
+    assert not [name for name in allowed if name.startswith(("sklearn.datasets", "sklearn.cluster._dbscan"))]
+    modules = tuple(module for module in _MODULES if not module.startswith(("sklearn._loss", "sklearn.utils")))
+    assert [module for module in modules if not any(name.startswith(module) for name in allowed)] == []
 
 
 PICKLES: dict[str, Callable[[Any, Path], bytes]] = {
