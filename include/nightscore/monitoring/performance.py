@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BUCKETS = 100
 REPLICATES = 2000
-FEWEST_BUCKETS = 20  # of fewer, percentiles say little
+FEWEST_BUCKETS = 30  # with a positive row, and with a negative one: of fewer, percentiles promise too much
 DECILES = 10
 CONFIDENCE = 0.95  # of the two-sided intervals
 SEED = 20121  # the same counts have the same intervals
@@ -71,18 +71,19 @@ def compare(champion: Cells, challenger: Cells, one_sided: float) -> Json:
     For `champion` and `challenger`: `auc`, `gini`, `ks` and `brier`, each with `value`, `low` and `high` (percentiles
     of the bootstrap, 95 % between them), and `calibration`, a list over deciles. For `difference`, challenger less
     champion, the same figures and `least`, below which the difference is not, with the confidence `one_sided`. A bound
-    is None where too few buckets hold rows, a value where all outcomes are the same.
+    is None where too few buckets hold positive rows, or negative ones; a value where all outcomes are the same.
     """
     import numpy as np
 
     buckets = len(champion.rows)
     whole = np.ones((1, buckets))
     drawn = _draws(buckets)
+    usable = drawn if _enough(*_by_bucket(champion)) else drawn[:0]
     found: Json = {}
     values, replicates = {}, {}
     for name, cells in (("champion", champion), ("challenger", challenger)):
         values[name] = {key: float(value[0]) for key, value in measures(cells, whole).items()}
-        replicates[name] = measures(cells, drawn)
+        replicates[name] = measures(cells, usable)
         found[name] = {key: _with_bounds(value, replicates[name][key]) for key, value in values[name].items()}
         found[name]["calibration"] = calibration(cells, drawn)
     found["difference"] = {}
@@ -102,12 +103,12 @@ def measures_by_bucket(cells: Cells) -> list[dict[str, float | None]]:
 
 
 def rate(rows: "Array", positives: "Array") -> Json:
-    """Return `rows`, `positives` and their share `rate` with bounds, from counts by bucket."""
-    drawn = _draws(len(rows))
-    total = float(rows.sum())
-    value = float(positives.sum()) / total if total else float("nan")
-    bounds = _with_bounds(value, _divided(drawn @ positives, drawn @ rows))
-    return {"rows": int(total), "positives": int(positives.sum()), "rate": bounds.pop("value"), **bounds}
+    """Return `rows`, `positives` and their share `rate` with bounds, from counts by bucket.
+
+    The bounds are None where too few buckets hold positive rows, or negative ones.
+    """
+    bounds = _share(rows, positives, _draws(len(rows)))
+    return {"rows": int(rows.sum()), "positives": int(positives.sum()), "rate": bounds.pop("value"), **bounds}
 
 
 def measures(cells: Cells, weights: "Array") -> dict[str, "Array"]:
@@ -132,7 +133,8 @@ def measures(cells: Cells, weights: "Array") -> dict[str, "Array"]:
 def calibration(cells: Cells, weights: "Array") -> list[Json]:
     """Return what was predicted and what was observed, by decile of the score; a decile is made of whole bins.
 
-    Each has `rows`, `predicted` (the mean score), `observed` (the share of positives), and its bounds `low`, `high`.
+    Each has `rows`, `predicted` (the mean score), `observed` (the share of positives), and its bounds `low`, `high`,
+    None as those of `rate` are.
     """
     import numpy as np
 
@@ -143,7 +145,7 @@ def calibration(cells: Cells, weights: "Array") -> list[Json]:
     for number in np.unique(decile[rows > 0]):
         within = decile == number
         n, hits = cells.rows[:, within].sum(axis=1), cells.positives[:, within].sum(axis=1)
-        observed = _with_bounds(float(hits.sum() / n.sum()), _divided(weights @ hits, weights @ n))
+        observed = _share(n, hits, weights)
         found.append(
             {
                 "decile": int(number) + 1,
@@ -157,12 +159,26 @@ def calibration(cells: Cells, weights: "Array") -> list[Json]:
     return found
 
 
+def _by_bucket(cells: Cells) -> tuple["Array", "Array"]:
+    return cells.rows.sum(axis=1), cells.positives.sum(axis=1)
+
+
+def _enough(rows: "Array", positives: "Array") -> bool:
+    """Return whether enough buckets hold positive rows, and enough hold negative ones."""
+    return min(int((positives > 0).sum()), int((rows > positives).sum())) >= FEWEST_BUCKETS
+
+
+def _share(rows: "Array", positives: "Array", weights: "Array") -> dict[str, float | None]:
+    total = float(rows.sum())
+    usable = weights if _enough(rows, positives) else weights[:0]
+    value = float(positives.sum()) / total if total else float("nan")
+    return _with_bounds(value, _divided(usable @ positives, usable @ rows))
+
+
 def _draws(buckets: int) -> "Array":
     """Return how often each bucket is drawn, in every replicate: the same for everything that is compared."""
     import numpy as np
 
-    if buckets < FEWEST_BUCKETS:
-        return np.zeros((0, buckets))
     drawn = np.random.default_rng(SEED).multinomial(buckets, [1 / buckets] * buckets, size=REPLICATES)
     return drawn.astype(float)
 
@@ -188,5 +204,5 @@ def _known(value: float) -> float | None:
 def _quantile(replicates: "Array", share: float) -> float | None:
     import numpy as np
 
-    known = replicates[~np.isnan(replicates)]
-    return float(np.quantile(known, share)) if len(known) else None
+    # A replicate without a value is no reason to trust the others: it is the few positives that it did not draw.
+    return None if not len(replicates) or np.isnan(replicates).any() else float(np.quantile(replicates, share))

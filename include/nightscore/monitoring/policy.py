@@ -72,7 +72,9 @@ def _auc_loss(most: float, confidence: float, outcomes: Json) -> Finding:
     elif outcomes["one_sided_confidence"] != confidence:
         found = f"the evidence was gathered for {_share(outcomes['one_sided_confidence'])} confidence; gather it again"
     elif outcomes["difference"]["auc"]["least"] is None:
-        found = "too few outcomes to tell how sure the difference is"
+        found = (
+            f"{outcomes['positives']:,} of {outcomes['rows']:,} rows positive: too few outcomes to tell how sure it is"
+        )
     else:
         auc = outcomes["difference"]["auc"]
         passed = auc["least"] >= -most

@@ -89,6 +89,35 @@ def test_the_same_counts_have_the_same_intervals_and_too_few_buckets_have_none()
     assert {item["low"] for item in found["champion"]["calibration"]} == {None}
 
 
+@pytest.mark.parametrize("rare", [0, 1], ids=["few negatives", "few positives"])
+def test_few_outcomes_of_one_class_have_figures_and_no_bounds(rare):
+    rng = np.random.default_rng(6)
+    bucket = np.arange(6_000) % BUCKETS
+    enough = np.arange(6_000) < FEWEST_BUCKETS
+    score = 1 / (1 + np.exp(-rng.normal(enough == rare, 1)))
+
+    def found(several):
+        outcome = np.where(several, rare, 1 - rare).astype(float)
+        return compare(cells_of(score, outcome, bucket), cells_of(1 - score, outcome, bucket), 0.95)
+
+    few = enough & (np.arange(6_000) > 0)
+    difference = found(few)["difference"]["auc"]
+    assert difference["value"] is not None
+    assert (difference["low"], difference["high"], difference["least"]) == (None, None, None)
+    difference = found(enough)["difference"]["auc"]
+    assert difference["low"] < difference["least"] < difference["value"] < difference["high"]
+    twice = few | np.roll(few, BUCKETS)
+    assert found(twice)["difference"]["auc"]["least"] is None, "rows of the same buckets are no further witnesses"
+
+
+def test_a_rate_of_few_positives_has_no_bounds():
+    rows = np.full(BUCKETS, 50.0)
+    for positives, known in ((FEWEST_BUCKETS - 1, False), (FEWEST_BUCKETS, True)):
+        found = rate(rows, (np.arange(BUCKETS) < positives).astype(float))
+        assert found["rate"] == positives / rows.sum()
+        assert (found["low"] is not None, found["high"] is not None) == (known, known)
+
+
 def test_one_outcome_alone_has_no_auc():
     (one, other), outcome, bucket = nights(np.random.default_rng(3), 300)
     found = compare(*(cells_of(side, outcome * 0, bucket) for side in (one, other)), 0.95)

@@ -14,6 +14,7 @@ EVIDENCE = {
     "accumulated": {"figures": {"rows": 10_000, "flips": 150, "flip_share": 0.015, "psi": 0.04}},
     "outcomes": {
         "rows": 8_000,
+        "positives": 12,
         "one_sided_confidence": 0.95,
         "difference": {"auc": {"value": 0.012, "low": -0.004, "high": 0.02, "least": -0.002}},
     },
@@ -71,7 +72,7 @@ def test_a_rule_that_is_not_given_is_not_asked_for():
             0.5,
             "outcomes.difference.auc.least",
             None,
-            "too few outcomes to tell how sure the difference is",
+            "12 of 8,000 rows positive: too few outcomes to tell how sure it is",
         ),
         (
             "max_auc_loss",
