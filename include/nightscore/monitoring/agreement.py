@@ -16,8 +16,9 @@ from nightscore.objects import Json
 MOST_VALUES = 50  # of a slice; smaller ones are counted together
 OTHER = "(other)"
 NULL = "(NULL)"
-SCORE_BINS = 20
 DECILES = 10
+SCORE_BINS = 320  # of log-odds, as many below 0 as above, the outer ones open
+SCORE_WIDTH = 0.1  # of such a bin: even where all scores are near 0, deciles can be told apart
 
 # What the kinds of cells of a night's query are; a slice's is FIRST_SLICE plus its place in the spec.
 WHOLE, CHAMPION_BIN, CHALLENGER_BIN, FIRST_SLICE = range(4)
@@ -160,7 +161,22 @@ def _stability(challenger: Any, champion: Any) -> float:
     if isinstance(champion, Mapping):
         labels = sorted({*champion, *challenger})
         return population_stability([challenger.get(x, 0) for x in labels], [champion.get(x, 0) for x in labels])
-    return population_stability(challenger, champion)
+    places = _deciles(champion) if len(champion) == SCORE_BINS else range(len(champion))
+    grouped = [[0] * DECILES for _ in range(2)]
+    for place, own, other in zip(places, challenger, champion, strict=True):
+        grouped[0][place] += own
+        grouped[1][place] += other
+    there = [place for place in range(DECILES) if grouped[0][place] or grouped[1][place]]
+    return population_stability(*([side[place] for place in there] for side in grouped))
+
+
+def _deciles(counts: Sequence[int]) -> list[int]:
+    """Return in which decile of all rows each bin is, by its middle: deciles are made of whole bins."""
+    total, below, found = sum(counts), 0, []
+    for n in counts:
+        found.append(min((2 * below + n) * DECILES // (2 * total), DECILES - 1))
+        below += n
+    return found
 
 
 def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:

@@ -18,10 +18,12 @@ from nightscore.monitoring.agreement import (
     NULL,
     OTHER,
     SCORE_BINS,
+    SCORE_WIDTH,
     WHOLE,
     counts_of_cells,
     figures,
 )
+from nightscore.monitoring.outcomes import log_odds_bin
 from nightscore.objects import Json
 from nightscore.run import Run
 
@@ -167,7 +169,8 @@ def _bin(side: str, task: str, *, has_edges: bool) -> str:
     if task == "multiclass":
         return side
     if task == "binary":
-        return f"CAST(CAST(LEAST(FLOOR({side} * {SCORE_BINS}), {SCORE_BINS - 1}) AS INT64) AS STRING)"
+        from_lowest = f"{log_odds_bin(side, SCORE_WIDTH)} + {SCORE_BINS // 2}"
+        return f"CAST(LEAST(GREATEST({from_lowest}, 0), {SCORE_BINS - 1}) AS STRING)"
     return f"CAST(RANGE_BUCKET({side}, @edges) AS STRING)" if has_edges else "'0'"
 
 

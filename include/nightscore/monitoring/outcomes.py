@@ -163,11 +163,11 @@ def outcomes_sql(
     parts = [CHAMPION, CHALLENGER, *([SWAPS] if has_threshold else []), NIGHT_OF_CHAMPION, NIGHT_OF_CHALLENGER]
     score = f"IF(part IN ({CHALLENGER}, {NIGHT_OF_CHALLENGER}), b, a)"
     bins = {
-        CHAMPION: _bin("a", WIDTH),
-        CHALLENGER: _bin("b", WIDTH),
+        CHAMPION: log_odds_bin("a", WIDTH),
+        CHALLENGER: log_odds_bin("b", WIDTH),
         SWAPS: swap,
-        NIGHT_OF_CHAMPION: _bin("a", WIDTH_OF_A_NIGHT),
-        NIGHT_OF_CHALLENGER: _bin("b", WIDTH_OF_A_NIGHT),
+        NIGHT_OF_CHAMPION: log_odds_bin("a", WIDTH_OF_A_NIGHT),
+        NIGHT_OF_CHALLENGER: log_odds_bin("b", WIDTH_OF_A_NIGHT),
     }
     cases = " ".join(f"WHEN {part} THEN {bins[part]}" for part in parts)
     day = columns["partition"]
@@ -194,7 +194,8 @@ def outcomes_sql(
     )
 
 
-def _bin(side: str, width: float) -> str:
+def log_odds_bin(side: str, width: float) -> str:
+    """Return GoogleSQL for the bin of a score: its log-odds divided by the width, rounded down, INT64."""
     inner = f"LEAST(GREATEST({side}, {NEAREST}), 1 - {NEAREST})"
     return f"CAST(FLOOR(LN({inner} / (1 - {inner})) / {width}) AS INT64)"
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nightscore.monitoring.agreement import MOST_VALUES, add, counts_of_cells, figures
+from nightscore.gates.comparison import population_stability
+from nightscore.monitoring.agreement import MOST_VALUES, SCORE_BINS, SCORE_WIDTH, add, counts_of_cells, figures
 
 
 def night(a, b, shift=0.5, threshold=0.5, value="x"):
@@ -28,7 +29,9 @@ def night(a, b, shift=0.5, threshold=0.5, value="x"):
     }
     cells = [{"challenger": "m/2", "kind": 0, "value": "", **measures, **flags}]
     for kind, side in ((1, a), (2, b)):
-        counts = np.histogram(side, 20, (0, 1))[0]
+        inner = np.clip(side, 1e-7, 1 - 1e-7)
+        bins = np.floor(np.log(inner / (1 - inner)) / SCORE_WIDTH).astype(int) + SCORE_BINS // 2
+        counts = np.bincount(np.clip(bins, 0, SCORE_BINS - 1), minlength=SCORE_BINS)
         cells += [{"challenger": "m/2", "kind": kind, "value": str(bin_), "n": n} for bin_, n in enumerate(counts) if n]
     cells.append({"challenger": "m/2", "kind": 3, "value": value, **measures, **flags})
     return counts_of_cells(cells, "binary", ["segment"], shift)["m/2"]
@@ -57,6 +60,38 @@ def test_amounts_in_the_millions_keep_their_correlation(scores):
     halves = [night(a[row], b[row], shift=1e9) for row in range(3)]
     found = figures(add(add(halves[0], halves[1]), halves[2]))["correlation"]
     assert found == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1], abs=1e-6)
+
+
+def of_log_odds(logit):
+    return 1 / (1 + np.exp(-logit))
+
+
+def by_the_champions_deciles(champion, challenger):
+    """The index as a textbook has it: the borders are the champion's deciles."""
+    borders = np.quantile(champion, np.arange(1, 10) / 10)
+    counts = [np.bincount(np.searchsorted(borders, side), minlength=10).tolist() for side in (challenger, champion)]
+    return population_stability(*counts)
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "shift"),
+    [(-1, 1.2, 0.3), (-4.5, 0.8, 0.42), (-4.4, 0.3, 0.42), (-8, 1, 0.3), (-4.5, 0.8, 0), (3, 2, -1)],
+    ids=["ordinary", "1 % default", "1 % default, all alike", "0.03 % default", "no shift", "most are positive"],
+)
+def test_the_stability_index_is_that_of_the_champions_deciles_at_every_rate(mean, spread, shift):
+    rng = np.random.default_rng(8)
+    logit = rng.normal(mean, spread, 20_000)
+    a, b = of_log_odds(logit), of_log_odds(logit + shift + rng.normal(0, spread / 5, 20_000))
+    added = add(night(a[:8_000], b[:8_000]), night(a[8_000:], b[8_000:]))
+    found = figures(added)["psi"]
+    assert found == figures(night(a, b))["psi"], "as of all rows at once"
+    assert found == pytest.approx(by_the_champions_deciles(a, b), rel=0.1, abs=0.01)
+
+
+def test_a_champion_that_scores_all_rows_alike_is_left_by_every_other_score():
+    same = np.full(1_000, 0.2)
+    assert figures(night(same, same))["psi"] == 0
+    assert figures(night(same, np.full(1_000, 0.3)))["psi"] > 5
 
 
 def test_a_constant_score_has_no_correlation():
