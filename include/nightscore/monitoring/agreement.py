@@ -73,6 +73,18 @@ def add(one: Json, other: Json) -> Json:
     }
 
 
+def without_flips(counted: Json) -> Json:
+    """Return what was counted but for what a threshold decides, of the whole and of each slice."""
+
+    def rest(counts: Mapping[str, int]) -> dict[str, int]:
+        return {name: value for name, value in counts.items() if name not in FLAGS}
+
+    slices = {
+        name: {value: rest(counts) for value, counts in found.items()} for name, found in counted["slices"].items()
+    }
+    return {**counted, "counts": rest(counted["counts"]), "slices": slices}
+
+
 def figures(counted: Json) -> Json:
     """Return the figures that follow from what was counted.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nightscore.errors import ConfigurationError, shorten
-from nightscore.monitoring.agreement import add, figures
+from nightscore.monitoring.agreement import add, figures, without_flips
 from nightscore.monitoring.outcomes import compare_outcomes
 from nightscore.objects import Bucket, Json
 from nightscore.publications import last_publication, published_partitions
@@ -43,11 +43,14 @@ def gather(services: Services, spec: Spec, champion: str, challenger: str, *, un
         until: the last night that counts; by default all do. Of more than 366 nights, the latest count.
 
     Returns:
-        `pipeline`, `champion`, `challenger`, `task`, `threshold`, and
+        `pipeline`, `champion`, `challenger`, `task`, `threshold` (the spec's), and
 
-        * `nights`: a list of `partition`, `run_id`, the figures of `agreement.figures`, and `outcomes`: `rows` whose
-          outcome is known and both models' `auc`, `gini`, `ks`, `brier`; None where outcomes were not asked for;
-        * `accumulated`: what `agreement.add` makes of the nights, and its `figures`;
+        * `nights`: a list of `partition`, `run_id`, `threshold` (the night's), the figures of `agreement.figures`, and
+          `outcomes`: `rows` whose outcome is known and both models' `auc`, `gini`, `ks`, `brier`; None where outcomes
+          were not asked for;
+        * `other_threshold`: on how many of these nights the threshold was not the spec's;
+        * `accumulated`: what `agreement.add` makes of the nights, and its `figures`; flips and the swap set are unknown
+          where a night had another threshold;
         * `left_out`: a list of the nights on which the champion was published and the challenger was not counted:
           `partition`, `run_id`, `why`;
         * `outcomes`: what `outcomes.compare_outcomes` returns of all nights; where no outcome is known, `rows` is 0 and
@@ -64,19 +67,25 @@ def gather(services: Services, spec: Spec, champion: str, challenger: str, *, un
         elif why := _why_not(night.record, challenger):
             left_out.append({"partition": night.partition.isoformat(), "run_id": night.run_id, "why": why})
     counted = [night.record["challengers"][challenger] for night in nights]
-    total = functools.reduce(add, counted) if counted else None
     task = str(nights[-1].record["task"]) if nights else None
+    threshold = spec.predictions.threshold if task in (None, "binary") else None
+    others = sum(night.record["threshold"] != threshold for night in nights)
+    total = functools.reduce(add, counted) if counted else None
+    if total and others:
+        total = without_flips(total)
     outcomes, known = _outcomes(services, spec, champion, challenger, nights, task)
     return {
         "pipeline": spec.name,
         "champion": champion,
         "challenger": challenger,
         "task": task,
-        "threshold": nights[-1].record["threshold"] if nights else spec.predictions.threshold,
+        "threshold": threshold,
+        "other_threshold": others,
         "nights": [
             {
                 "partition": night.partition.isoformat(),
                 "run_id": night.run_id,
+                "threshold": night.record["threshold"],
                 "outcomes": None if known is None else known.get(night.partition, {"rows": 0}),
                 **found["figures"],
             }

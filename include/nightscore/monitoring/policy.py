@@ -42,7 +42,7 @@ def _findings(policy: Promotion, evidence: Json) -> Iterator[Finding]:
         found += f", and {len(left_out)} on which the challenger was left out"
     yield Finding("min_nights", nights >= policy.min_nights, found, f"at least {policy.min_nights}")
     if policy.max_flips is not None:
-        yield _flips(policy.max_flips, evidence["task"], figures)
+        yield _flips(policy.max_flips, evidence)
     if policy.max_auc_loss is not None:
         yield _auc_loss(policy.max_auc_loss, policy.confidence, evidence["outcomes"])
     if policy.max_psi is not None:
@@ -51,14 +51,17 @@ def _findings(policy: Promotion, evidence: Json) -> Iterator[Finding]:
         yield Finding("max_psi", index is not None and index <= policy.max_psi, found, f"at most {policy.max_psi:.4g}")
 
 
-def _flips(most: float, task: str | None, figures: Json) -> Finding:
-    share = figures.get("flip_share")
+def _flips(most: float, evidence: Json) -> Finding:
+    task, figures = evidence["task"], evidence["accumulated"]["figures"]
+    share, others = figures.get("flip_share"), evidence["other_threshold"]
     if share is not None:
         found = f"{figures['flips']:,} of {figures['rows']:,} rows, {share:.3%}"
     elif not figures["rows"]:
         found = "no rows"
+    elif others:
+        found = f"{others} of {counted(len(evidence['nights']), 'night')} had another threshold"
     elif task == "binary":
-        found = "not every night had predictions.threshold"
+        found = "the spec has no predictions.threshold"
     else:
         found = f"a {task} model decides nothing that could flip"
     return Finding("max_flips", share is not None and share <= most, found, f"at most {most:.3%}")

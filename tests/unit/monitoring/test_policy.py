@@ -11,6 +11,7 @@ EVIDENCE = {
     "task": "binary",
     "nights": [{}] * 14,
     "left_out": [],
+    "other_threshold": 0,
     "accumulated": {"figures": {"rows": 10_000, "flips": 150, "flip_share": 0.015, "psi": 0.04}},
     "outcomes": {
         "rows": 8_000,
@@ -61,7 +62,7 @@ def test_a_rule_that_is_not_given_is_not_asked_for():
         ("min_nights", 15, None, None, "14 nights"),
         ("min_nights", 15, "left_out", [{}], "14 nights, and 1 on which the challenger was left out"),
         ("max_flips", 0.0149, None, None, "150 of 10,000 rows, 1.500%"),
-        ("max_flips", 0.5, "accumulated.figures.flip_share", None, "not every night had predictions.threshold"),
+        ("max_flips", 0.5, "accumulated.figures.flip_share", None, "the spec has no predictions.threshold"),
         ("max_flips", 0.5, "accumulated.figures", {"rows": 0}, "no rows"),
         ("max_psi", 0.039, None, None, "0.04"),
         ("max_psi", 0.25, "accumulated.figures", {"rows": 0}, "no rows"),
@@ -90,6 +91,12 @@ def test_what_falls_short_or_is_not_known_does_not_pass(rule, limit, path, value
 
 def test_a_limit_may_be_reached():
     assert all(finding.passed for finding in judge(policy(max_flips=0.015, max_auc_loss=0.002, max_psi=0.04), EVIDENCE))
+
+
+def test_flips_at_another_threshold_do_not_pass():
+    found = evidence("accumulated.figures.flip_share", None) | {"other_threshold": 3}
+    finding = judge(policy(max_flips="50%"), found)[1]
+    assert (finding.passed, finding.found) == (False, "3 of 14 nights had another threshold")
 
 
 def test_a_regression_has_no_decisions_to_flip():
