@@ -160,21 +160,25 @@ def propose(services: Services, folder: Path, name: str, alias: str, version: st
             "or promote with --force and a reason."
         )
     judged = [
-        _judge(services, spec, spec.promotion, f"{name}/{seen.version}", chosen.label, force=force)
+        _judge(services, spec, spec.promotion, seen, chosen, force=force)
         for spec in _using(folder, name, alias, skip_broken=force)
         if spec.promotion is not None
     ]
     return Proposal(seen, chosen, tuple(judged))
 
 
-def _judge(services: Services, spec: Spec, policy: Promotion, champion: str, challenger: str, *, force: bool) -> Judged:
+def _judge(
+    services: Services, spec: Spec, policy: Promotion, seen: Alias, challenger: Version, *, force: bool
+) -> Judged:
     try:
+        champion = services.registry.load_manifest(seen.name, int(seen.version or 0), str(seen.digest))
         evidence = gather(services, spec, champion, challenger)
         findings = tuple(judge(policy, evidence))
     except NightscoreError as error:
         if not force:
             raise
-        evidence = {"pipeline": spec.name, "champion": champion, "challenger": challenger, "nights": []}
+        champion_label = f"{seen.name}/{seen.version}"
+        evidence = {"pipeline": spec.name, "champion": champion_label, "challenger": challenger.label, "nights": []}
         findings = (Finding("evidence", passed=False, found=f"not gathered: {shorten(error, 300)}", wanted="evidence"),)
     return Judged(spec, policy, evidence, digest(to_json(evidence)), findings)
 
@@ -362,7 +366,7 @@ def due_challenger(services: Services, folder: Path, spec: Spec, record: Json) -
         if any((item.get("from"), item.get("to")) == (seen.version, number) and item.get("passed") for item in known):
             continue
         # The nights are counted first: everything else costs a query.
-        if shared_nights(services.bucket, spec.name, champion, challenger) < spec.promotion.min_nights:
+        if shared_nights(services.bucket, spec.name, record, challenger) < spec.promotion.min_nights:
             continue
         if propose(services, folder, spec.model.name, spec.model.alias_name, str(number)).passed:
             return str(challenger)

@@ -107,7 +107,7 @@ def _evidence(services: Services, folder: Path, one: Version, other: Version) ->
     for spec in iter_specs(folder):
         if isinstance(spec, Spec) and spec.model.name == one.manifest.name:
             for champion, challenger in ((one, other), (other, one)):
-                found = gather(services, spec, champion.label, challenger.label)
+                found = gather(services, spec, champion, challenger)
                 if found["nights"]:
                     yield found
 

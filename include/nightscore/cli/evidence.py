@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nightscore.monitoring.policy import Finding
-    from nightscore.registry.store import Registry
     from nightscore.spec import ModelReference, Spec
 
 LAST_NIGHTS = 14
@@ -40,8 +39,8 @@ def evidence(
     from nightscore.specs import load_spec
 
     spec, found = load_spec(pipeline, pipelines_dir()), services()
-    labels = [_label(found.registry, item) for item in _references(spec, champion, challenger)]
-    gathered = gather(found, spec, *labels)
+    first, second = (found.registry.resolve(item) for item in _references(spec, champion, challenger))
+    gathered = gather(found, spec, first, second)
     findings = judge(spec.promotion, gathered) if spec.promotion is not None else []
     if as_json:
         print_json({**gathered, "findings": [asdict(finding) for finding in findings]})
@@ -62,10 +61,6 @@ def _reference(spec: "Spec", text: str) -> "ModelReference":
     from nightscore.arguments import parse_model
 
     return parse_model(f"{spec.model.name}@{text}")
-
-
-def _label(registry: "Registry", reference: "ModelReference") -> str:
-    return registry.resolve(reference).label
 
 
 def print_evidence(console: "Console", gathered: Json, findings: "Sequence[Finding]") -> None:

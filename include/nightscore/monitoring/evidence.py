@@ -6,7 +6,7 @@ outcomes arrive weeks later.
 
 import datetime as dt
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from nightscore.errors import ConfigurationError, shorten
@@ -15,6 +15,7 @@ from nightscore.monitoring.outcomes import compare_outcomes
 from nightscore.objects import Bucket, Json
 from nightscore.publications import last_publication, published_partitions
 from nightscore.records import RunRecords
+from nightscore.registry.store import Version
 from nightscore.run import Services
 from nightscore.spec import Spec
 
@@ -32,18 +33,23 @@ class _Night:
     record: Json
 
 
-def gather(services: Services, spec: Spec, champion: str, challenger: str, *, until: dt.date | None = None) -> Json:
+def gather(
+    services: Services, spec: Spec, champion: Version, challenger: Version, *, until: dt.date | None = None
+) -> Json:
     """Return the evidence of all nights on which both versions scored the same rows: accumulated and by night.
+
+    A night counts when it recorded the digests of these very versions: a number may have been given anew.
 
     Args:
         services: the deployment.
         spec: the pipeline.
-        champion: label of the published version, `name/version`.
-        challenger: label of the version beside it.
+        champion: the published version.
+        challenger: the version beside it.
         until: the last night that counts; by default all do. Of more than 366 nights, the latest count.
 
     Returns:
-        `pipeline`, `champion`, `challenger`, `task`, `threshold` (the spec's), and
+        `pipeline`, `champion` and `challenger` (`name/version`), `digests` by these, `task`, `threshold` (the spec's),
+        and
 
         * `nights`: a list of `partition`, `run_id`, `threshold` (the night's), the figures of `agreement.figures`, and
           `outcomes`: `rows` whose outcome is known and both models' `auc`, `gini`, `ks`, `brier`; None where outcomes
@@ -61,23 +67,25 @@ def gather(services: Services, spec: Spec, champion: str, challenger: str, *, un
         TransientError: BigQuery or Cloud Storage failed.
     """
     nights, left_out = [], []
-    for night in _nights(services.bucket, spec.name, champion, until):
-        if challenger in night.record["challengers"]:
+    digests = {version.label: version.digest for version in (champion, challenger)}
+    for night in _nights(services.bucket, spec.name, champion.label, until):
+        if _is_of(night.record, digests):
             nights.append(night)
-        elif why := _why_not(night.record, challenger):
+        elif why := _why_not(night.record, challenger.label):
             left_out.append({"partition": night.partition.isoformat(), "run_id": night.run_id, "why": why})
-    counted = [night.record["challengers"][challenger] for night in nights]
+    counted = [night.record["challengers"][challenger.label] for night in nights]
     task = str(nights[-1].record["task"]) if nights else None
     threshold = spec.predictions.threshold if task in (None, "binary") else None
     others = sum(night.record["threshold"] != threshold for night in nights)
     total = functools.reduce(add, counted) if counted else None
     if total and others:
         total = without_flips(total)
-    outcomes, known = _outcomes(services, spec, champion, challenger, nights, task)
+    outcomes, known = _outcomes(services, spec, champion.label, challenger.label, nights, task)
     return {
         "pipeline": spec.name,
-        "champion": champion,
-        "challenger": challenger,
+        "champion": champion.label,
+        "challenger": challenger.label,
+        "digests": digests,
         "task": task,
         "threshold": threshold,
         "other_threshold": others,
@@ -97,9 +105,25 @@ def gather(services: Services, spec: Spec, champion: str, challenger: str, *, un
     }
 
 
-def shared_nights(bucket: Bucket, pipeline: str, champion: str, challenger: str) -> int:
-    """Return on how many nights both versions scored the same rows."""
-    return sum(challenger in night.record["challengers"] for night in _nights(bucket, pipeline, champion, None))
+def shared_nights(bucket: Bucket, pipeline: str, record: Json, challenger: str) -> int:
+    """Return on how many nights the champion of a night and one of its challengers scored the same rows.
+
+    Args:
+        bucket: where the records are.
+        pipeline: the pipeline.
+        record: the night's evidence.
+        challenger: `name/version`, one of the record's.
+    """
+    champion = str(record["champion"])
+    digests = {label: record.get("digests", {}).get(label) for label in (champion, challenger)}
+    return sum(_is_of(night.record, digests) for night in _nights(bucket, pipeline, champion, None))
+
+
+def _is_of(record: Json, digests: Mapping[str, str | None]) -> bool:
+    """Return whether these very versions, champion and challenger, were counted beside each other."""
+    found = record.get("digests", {})
+    same = all(digest is not None and found.get(label) == digest for label, digest in digests.items())
+    return same and all(label == record["champion"] or label in record["challengers"] for label in digests)
 
 
 def _parts(counted: Json | None) -> Json:

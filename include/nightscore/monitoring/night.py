@@ -33,6 +33,7 @@ LONGEST_VALUE = 100  # characters of a slice's value
 def evidence(run: Run) -> Json:
     """Count how the run's challengers score beside its champion; return the record.
 
+    `digests` is label → the manifest's digest, of the champion and of every challenger, which is what they are;
     `challengers` is label → what was counted (`counts`, `moments`, `bins`, `slices`) and the `figures` that follow;
     `left_out` is challenger → a sentence why nothing was; `error` is why nothing could be counted at all.
 
@@ -46,6 +47,7 @@ def evidence(run: Run) -> Json:
     task = str(gate["task"])
     found: Json = {
         "champion": run.plan.model.label,
+        "digests": {pinned.label: pinned.digest for pinned in (run.plan.model, *run.plan.challengers)},
         "task": task,
         "threshold": run.spec.predictions.threshold if task == "binary" else None,
         "slices": list(run.spec.evidence.slices),

@@ -13,13 +13,15 @@ from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
 from nightscore.cli.evidence import print_evidence
 from nightscore.cli.report import print_run
 from nightscore.ledger import record as ledger_record
-from nightscore.monitoring.evidence import gather
+from nightscore.monitoring.evidence import gather, shared_nights
 from nightscore.monitoring.evidence_table import write_accumulated
 from nightscore.monitoring.night import evidence
 from nightscore.monitoring.outcomes import OutcomesError
 from nightscore.monitoring.policy import judge
+from nightscore.registry.store import Version
 from nightscore.run import open_run
 from nightscore.source import ColumnError
+from nightscore.spec import ModelReference
 from nightscore.warehouse import WarehouseError
 
 DAY = dt.date(2026, 11, 19)
@@ -94,7 +96,12 @@ def cards(new_bench, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def gathered(cards):
-    return gather(cards.services, cards.asked, f"{cards.name}/1", f"{cards.name}/2")
+    return gather(cards.services, cards.asked, *both(cards))
+
+
+def both(bench):
+    """Return the first two versions of a bench's model."""
+    return [bench.services.registry.resolve(ModelReference(name=bench.name, version=number)) for number in (1, 2)]
 
 
 def scores(cards, alias, days=NIGHTS):
@@ -219,17 +226,47 @@ def test_outcomes_are_judged_as_scikit_learn_judges_them(cards, gathered):
 
 
 def test_evidence_can_end_at_a_night(cards):
-    found = gather(cards.services, cards.asked, f"{cards.name}/1", f"{cards.name}/2", until=NIGHTS[0])
+    found = gather(cards.services, cards.asked, *both(cards), until=NIGHTS[0])
     assert [night["partition"] for night in found["nights"]] == [NIGHTS[0].isoformat()]
     assert found["outcomes"]["rows"] == ROWS - 1
 
 
 def test_versions_that_never_scored_beside_each_other_have_no_evidence(cards):
-    found = gather(cards.services, cards.asked, f"{cards.name}/2", f"{cards.name}/1")
+    found = gather(cards.services, cards.asked, *reversed(both(cards)))
     assert (found["nights"], found["task"]) == ([], None)
     assert found["outcomes"] == {"rows": 0, "reason": "there is no night on which both versions scored the same rows"}
     assert [finding.passed for finding in judge(cards.asked.promotion, found)] == [False, False, False]
     write_accumulated(cards.services, cards.asked, found)
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["champion", "challenger"])
+def test_a_version_that_was_registered_anew_under_its_number_inherits_no_night(cards, place):
+    versions = both(cards)
+    versions[place] = Version(versions[place].manifest, "0" * 64)
+    assert gather(cards.services, cards.asked, *versions)["nights"] == []
+
+
+def test_nights_of_the_same_versions_are_counted(cards):
+    record = open_run(cards.services, cards.name, cards.summaries[-1]["run_id"]).records.read("evidence")
+    assert record["digests"] == {version.label: version.digest for version in both(cards)}
+    challenger = f"{cards.name}/2"
+    assert shared_nights(cards.services.bucket, cards.name, record, challenger) == 3
+    for digests in ({}, {**record["digests"], challenger: "0" * 64}):
+        other = {**record, "digests": digests}
+        assert shared_nights(cards.services.bucket, cards.name, other, challenger) == 0
+    before = {key: value for key, value in record.items() if key != "digests"}
+    assert shared_nights(cards.services.bucket, cards.name, before, challenger) == 0
+
+
+def test_flips_are_unknown_once_the_threshold_is_another(cards):
+    changed = cards.asked.model_copy(
+        update={"predictions": cards.asked.predictions.model_copy(update={"threshold": 0.4})}
+    )
+    found = gather(cards.services, changed, *both(cards))
+    assert (found["threshold"], found["other_threshold"]) == (0.4, 3)
+    assert found["accumulated"]["figures"]["flip_share"] is None
+    assert found["accumulated"]["slices"]["Segment"]["gold"].keys() == {"rows"}
+    assert "3 of 3 nights had another threshold" in [item.found for item in judge(cards.asked.promotion, found)]
 
 
 def test_the_policy_judges_what_was_gathered(cards, gathered):
@@ -301,13 +338,12 @@ def test_outcomes_that_are_text_need_their_positive_value(cards):
         found = cards.asked.model_dump(mode="json") | {"evidence": {"slices": [], "outcomes": wanted}}
         return type(cards.asked).model_validate(found)
 
-    labels = f"{cards.name}/1", f"{cards.name}/2"
-    found = gather(cards.services, asked(positive="bad"), *labels)["outcomes"]
+    found = gather(cards.services, asked(positive="bad"), *both(cards))["outcomes"]
     assert (found["rows"], found["positives"]) == (2 * ROWS - 1, int(np.delete(np.tile(cards.outcome, 2), 1).sum()))
     with pytest.raises(OutcomesError, match="say which of its values means the positive class"):
-        gather(cards.services, asked(), *labels)
+        gather(cards.services, asked(), *both(cards))
     with pytest.raises(OutcomesError, match=r"evidence\.outcomes\.column: .* no column 'stat'\. Did you mean `state`"):
-        gather(cards.services, asked(column="stat", positive="bad"), *labels)
+        gather(cards.services, asked(column="stat", positive="bad"), *both(cards))
 
 
 def test_what_a_retry_would_only_repeat_is_recorded_and_a_server_that_fails_is_not(cards, monkeypatch):
@@ -360,7 +396,7 @@ def test_amounts_are_compared_by_the_champions_deciles(new_bench, tmp_path):
     assert found["figures"]["flips"] is None
     assert sum(found["bins"]["challenger"]) == ROWS
     assert all(abs(count - ROWS / 10) < ROWS / 50 for count in found["bins"]["champion"])
-    everything = gather(bench.services, bench.spec(), f"{bench.name}/1", f"{bench.name}/2")
+    everything = gather(bench.services, bench.spec(), *both(bench))
     assert everything["accumulated"]["figures"] == found["figures"]
     assert everything["outcomes"]["reason"] == "the spec names no evidence.outcomes"
 
