@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from nightscore.markdown import plain
+from nightscore.monitoring.text import figure, interval
 from nightscore.objects import Json
 from nightscore.promotion import Judged, Proposal
 
@@ -86,8 +87,7 @@ def _outcomes(outcomes: Json) -> Iterator[str]:
     yield "|---|---|---|---|"
     for name, words in MEASURES.items():
         champion, challenger, difference = (outcomes[side][name] for side in ("champion", "challenger", "difference"))
-        low, high = difference.get("low"), difference.get("high")
-        interval = "" if low is None else f" ({low:+.4f} to {high:+.4f})"
-        cells = (f"{champion['value']:.4f}", f"{challenger['value']:.4f}", f"{difference['value']:+.4f}{interval}")
-        yield f"| {words} | {' | '.join(cells)} |"
+        bounds = interval(difference, " to ", "+.4f")
+        apart = figure(difference["value"], "+.4f") + (f" ({bounds})" if bounds else "")
+        yield f"| {words} | {figure(champion['value'])} | {figure(challenger['value'])} | {apart} |"
     yield ""

@@ -7,6 +7,7 @@ from pathlib import Path
 from nightscore.errors import listed
 from nightscore.gates.comparison import population_stability
 from nightscore.monitoring.evidence import gather
+from nightscore.monitoring.text import figure, interval
 from nightscore.objects import Json
 from nightscore.registry.card import Part
 from nightscore.registry.store import Registry, Version
@@ -129,6 +130,5 @@ def _figures(evidence: Json) -> Iterator[tuple[str, ...]]:
         return
     for name, words in MEASURES.items():
         found = outcomes["difference"][name]
-        low, high = found.get("low"), found.get("high")
-        interval = "" if low is None else f"{low:+.4f} to {high:+.4f}"
-        yield f"{words}, challenger minus champion", f"{found['value']:+.4f}", interval
+        value = figure(found["value"], "+.4f")
+        yield f"{words}, challenger minus champion", value, interval(found, " to ", "+.4f")

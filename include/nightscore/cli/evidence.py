@@ -144,8 +144,7 @@ def _print_outcomes(console: "Console", outcomes: Json) -> None:
 
 
 def _interval(found: Json) -> str:
-    if found["value"] is None:
-        return "unknown"
-    if found["low"] is None:
-        return f"{found['value']:.4f}"
-    return f"{found['value']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
+    from nightscore.monitoring.text import figure, interval
+
+    bounds = interval(found, ", ")
+    return figure(found["value"]) + (f" [{bounds}]" if bounds else "")
