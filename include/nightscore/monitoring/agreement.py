@@ -14,6 +14,7 @@ from nightscore.gates.comparison import population_stability
 from nightscore.objects import Json
 
 MOST_VALUES = 50  # of a slice; smaller ones are counted together
+FEWEST_ROWS = 5  # of a value on a night: fewer are people, not a group
 OTHER = "(other)"
 NULL = "(NULL)"
 DECILES = 10

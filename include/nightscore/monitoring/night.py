@@ -13,6 +13,7 @@ from nightscore.monitoring.agreement import (
     CHALLENGER_BIN,
     CHAMPION_BIN,
     DECILES,
+    FEWEST_ROWS,
     FIRST_SLICE,
     MOST_VALUES,
     NULL,
@@ -162,8 +163,9 @@ def cells_sql(run: Run, task: str, slices: Sequence[str], *, has_threshold: bool
         "), placed AS (\n"
         "  SELECT *, ROW_NUMBER() OVER (PARTITION BY challenger, kind ORDER BY n DESC, value) AS place FROM cells\n"
         ")\n"
-        f"SELECT challenger, kind, IF(kind >= {FIRST_SLICE} AND place > {MOST_VALUES}, '{OTHER}', value) AS value, "
-        f"{outer}\nFROM placed GROUP BY 1, 2, 3"
+        "SELECT challenger, kind,\n"
+        f"  IF(kind >= {FIRST_SLICE} AND (place > {MOST_VALUES} OR n < {FEWEST_ROWS}), '{OTHER}', value) AS value,\n"
+        f"  {outer}\nFROM placed GROUP BY 1, 2, 3"
     )
 
 
