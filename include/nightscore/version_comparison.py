@@ -98,7 +98,9 @@ def _shift(registry: Registry, one: Version, other: Version) -> float | None:
     if found[0] is None or found[1] is None:
         return None
     scores = [reference["score"] for reference in found if reference is not None]
-    if any(score["kind"] != "number" for score in scores) or scores[0]["edges"] != scores[1]["edges"]:
+    if any(score["kind"] != "number" or not score["edges"] for score in scores):
+        return None
+    if scores[0]["edges"] != scores[1]["edges"]:
         return None
     return population_stability(scores[1]["counts"], scores[0]["counts"])
 

@@ -162,7 +162,7 @@ def _quantiles(found: Json) -> str:
     '40% below 2, 90% below 5'
     """
     if not found["edges"]:
-        return "one value"
+        return "too few for quantiles"
     below = list(accumulate(found["counts"][:-1]))
     total = below[-1] + found["counts"][-1]
     shares = [count / total for count in below]

@@ -1,7 +1,7 @@
 """Reference histograms: how every feature and the score were distributed in the sample that a version was tried on.
 
 Later nights are compared with them. They are counts, and hold no row: a label that fewer than `FEWEST` rows have is
-counted among the others, because it might name somebody.
+counted among the others, because it might name somebody, and numbers of which a bin would have fewer have no edges.
 """
 
 from collections.abc import Sequence
@@ -51,6 +51,8 @@ def build_reference(
 def numbers(values: "np.ndarray[Any, Any]", edges: "Sequence[float] | None" = None) -> Json:
     """Return the histogram of numbers, float64; NaN is missing. Without `edges` they are the deciles, each once.
 
+    There are none where a tenth of the numbers is fewer than `FEWEST`: of nine rows, every value would be an edge.
+
     >>> import numpy as np
     >>> numbers(np.array([1.0, 2.0, 3.0, np.nan]), [2.0])
     {'kind': 'number', 'edges': [2.0], 'counts': [1, 2], 'missing': 1}
@@ -61,7 +63,8 @@ def numbers(values: "np.ndarray[Any, Any]", edges: "Sequence[float] | None" = No
     if edges is None:
         inner = np.linspace(0, 1, BINS + 1)[1:-1]
         finite = known[np.isfinite(known)]  # infinity is in an outer bin, and JSON has no word for it
-        edges = np.unique(np.quantile(finite, inner, method="inverted_cdf")).tolist() if finite.size else []
+        is_enough = finite.size >= BINS * FEWEST
+        edges = np.unique(np.quantile(finite, inner, method="inverted_cdf")).tolist() if is_enough else []
     # An edge belongs to the bin above it.
     counts = np.bincount(np.searchsorted(edges, known, side="right"), minlength=len(edges) + 1)
     return {

@@ -64,8 +64,10 @@ def test_predictions_of_several_classes_and_of_a_regression():
     [
         ([], [], [0], 0),
         ([np.nan, np.nan], [], [0], 2),
-        ([5.0, 5.0, 5.0], [5.0], [0, 3], 0),
-        ([1.0, np.inf, -np.inf], [1.0], [1, 2], 0),
+        ([5.0] * 50, [5.0], [0, 50], 0),
+        ([*[1.0] * 50, np.inf, -np.inf], [1.0], [1, 51], 0),
+        ([18.0, 23.5, 31.0, 44.0, 90.0, np.nan], [], [5], 1),
+        ([*range(49), np.inf], [], [50], 0),
     ],
 )
 def test_few_numbers(values, edges, counts, missing):
@@ -86,6 +88,7 @@ def test_labels_are_bounded_in_number_and_length():
         ({"kind": "number", "edges": [2.0], "counts": [4, 6], "missing": 0}, "40% below 2"),
         ({"kind": "number", "edges": [2.0], "counts": [4, 6], "missing": 10}, "40% below 2; 50.0% missing"),
         ({"kind": "number", "edges": [], "counts": [0], "missing": 3}, "no value; 100.0% missing"),
+        ({"kind": "number", "edges": [], "counts": [9], "missing": 0}, "too few for quantiles"),
         ({"kind": "label", "labels": {"a": 1, "b": 3}, "other": 0, "missing": 0}, "b 75%, a 25%"),
         (
             {"kind": "label", "labels": dict.fromkeys("abcdef", 5), "other": 0, "missing": 0},
