@@ -40,6 +40,11 @@ def evidence(
 
     spec, found = load_spec(pipeline, pipelines_dir()), services()
     first, second = (found.registry.resolve(item) for item in _references(spec, champion, challenger))
+    if first.label == second.label:
+        raise ArgumentError(
+            f"{spec.name}: champion and challenger are both {first.label}: there is nothing to compare. Say which with "
+            "--champion and --challenger."
+        )
     gathered = gather(found, spec, first, second)
     findings = judge(spec.promotion, gathered) if spec.promotion is not None else []
     if as_json:
