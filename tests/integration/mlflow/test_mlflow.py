@@ -3,8 +3,9 @@
 import datetime as dt
 import json
 import logging
-import multiprocessing
+import os
 import pickle
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +29,6 @@ from nightscore.registry.signature import SampleError
 from nightscore.registry.sources.mlflow import MlflowSource
 from nightscore.registry.sources.source import RefusedModelError, SourceAccessError, SourceUnavailableError
 from nightscore.registry.store import ModelNotFoundError, Registry
-from nightscore.run import build_services
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own, of which there are many
 logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -147,29 +147,14 @@ def test_importing_twice_is_one_version(studio: Studio) -> None:
     assert elsewhere.manifest.source.is_same(by_alias.manifest.source)
 
 
-class _Meeting(MlflowSource):
-    """MLflow, whose files come to nobody before all have asked for them."""
-
-    gate: Any
-
-    def fetch(self, *args: Any) -> Any:
-        self.gate.wait(30)
-        return super().fetch(*args)
-
-
-def _import(settings: Any, url: str, name: str, gate: Any) -> str:
-    source = _Meeting(url)
-    source.gate = gate
-    registry = Registry(build_services(settings).bucket, sources={"mlflow": source})
-    return registry.resolve(parse_model(f"mlflow:{name}@champion")).digest
-
-
-def test_two_processes_that_import_at_once_use_one_version(studio: Studio, settings: Any) -> None:
+def test_two_processes_that_import_at_once_use_one_version(studio: Studio, local_servers: Any, tmp_path: Path) -> None:
     studio.log(fitted(), "champion")
-    context = multiprocessing.get_context("fork")
-    with context.Manager() as manager, context.Pool(2) as pool:
-        gate = manager.Barrier(2)
-        found = pool.starmap(_import, [(settings, studio.server.url, studio.name, gate)] * 2)
+    program = Path(__file__).with_name("import_at_once.py")
+    command = [sys.executable, str(program), studio.server.url, studio.name, str(tmp_path)]
+    # Not forked from here: threads of OpenMP and gRPC do not survive that.
+    environment = {**os.environ, **local_servers.environment()}
+    started = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    found = [process.communicate(timeout=120)[0] for process in started]
     assert found[0] == found[1] == studio.resolve("champion").digest
     assert len(studio.registry.versions(studio.name)) == 1
 
