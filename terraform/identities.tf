@@ -1,0 +1,120 @@
+# Who may do what. Every grant to an identity of this project stands in the table below, but those of Google's service
+# agents to the keys (keys.tf). A name without a colon is one of the identities; roles are complete: what is not here is
+# taken away by the next apply, except on the project itself, which holds Google's own grants too.
+
+locals {
+  identities = {
+    orchestrator = "Runs managed Airflow, and acts as the scorer for everything that touches data."
+    scorer       = "Reads features, scores, publishes, records; the only one that writes predictions."
+    reader       = "Reads published predictions, for what is downstream."
+    deployer     = "GitHub Actions from the main branch: images, wheels, DAGs, and what roles do not change."
+    planner      = "GitHub Actions of pull requests: reads what Terraform compares, and no data."
+    registrar    = "GitHub Actions from the main branch: registers models."
+  }
+
+  iam = {
+    project = {
+      "roles/composer.worker"           = ["orchestrator"]
+      "roles/bigquery.jobUser"          = ["scorer", "reader"]
+      "roles/bigquery.readSessionUser"  = ["scorer", "reader"]
+      "roles/logging.logWriter"         = ["scorer"]
+      "roles/composer.user"             = var.operators
+      "roles/logging.viewer"            = var.operators
+      "roles/monitoring.viewer"         = var.operators
+      (local.custom_roles["provision"]) = ["deployer"]
+      (local.custom_roles["plan"])      = ["planner"]
+    }
+
+    features = { # each dataset that pipelines read
+      "roles/bigquery.dataViewer" = ["scorer"]
+    }
+    predictions = {
+      "roles/bigquery.dataEditor" = ["scorer"]
+      "roles/bigquery.dataViewer" = concat(["reader"], var.readers)
+    }
+    staging = {
+      "roles/bigquery.dataEditor" = ["scorer"]
+    }
+    operations = {
+      "roles/bigquery.dataEditor" = ["scorer"]
+      "roles/bigquery.dataViewer" = var.operators
+    }
+
+    bucket = { # replacing and deleting is granted by a condition: registry.tf
+      "roles/storage.legacyBucketReader" = ["scorer"]
+      "roles/storage.objectViewer"       = ["scorer", "registrar"]
+      "roles/storage.objectCreator"      = ["scorer"]
+    }
+    dags = {
+      "roles/storage.objectUser" = ["deployer", "orchestrator"]
+    }
+
+    images = {
+      "roles/artifactregistry.writer" = ["deployer"]
+      "roles/artifactregistry.reader" = ["scorer", "orchestrator"]
+    }
+    python = {
+      "roles/artifactregistry.writer" = ["deployer"]
+      "roles/artifactregistry.reader" = ["orchestrator"]
+    }
+
+    orchestrator = { # who may act as the orchestrator: to change an environment is to run code as it
+      "roles/iam.serviceAccountUser" = ["deployer"]
+    }
+    scorer = { # who may act as the scorer
+      "roles/iam.serviceAccountTokenCreator" = ["orchestrator", "deployer"]
+      "roles/iam.workloadIdentityUser"       = [for it in var.kubernetes_service_accounts : "serviceAccount:${var.project}.svc.id.goog[${it}]"]
+    }
+    reader    = {}
+    deployer  = { "roles/iam.workloadIdentityUser" = [local.github.deployer] }
+    planner   = { "roles/iam.workloadIdentityUser" = [local.github.planner] }
+    registrar = { "roles/iam.workloadIdentityUser" = [local.github.registrar] }
+  }
+
+  # The table in IAM's words: service accounts by their e-mail, and no role without members.
+  members = { for name, it in google_service_account.this : name => it.member }
+  grants = {
+    for resource, roles in local.iam : resource => {
+      for role, who in roles : role => [for it in who : lookup(local.members, it, it)] if length(who) > 0
+    }
+  }
+}
+
+resource "google_service_account" "this" {
+  for_each = local.identities
+
+  project      = var.project
+  account_id   = "${local.name}-${each.key}"
+  display_name = "${local.name} ${each.key}"
+  description  = each.value
+
+  lifecycle {
+    prevent_destroy = true # a new account of the same name has none of the old one's grants
+  }
+
+  depends_on = [google_project_service.this]
+}
+
+# Beside other grants of the same role: Google's agents hold some of them.
+resource "google_project_iam_member" "this" {
+  for_each = merge([
+    for role, who in local.iam.project : { for it in who : "${role} ${it}" => { role = role, who = it } }
+  ]...)
+
+  project = var.project
+  role    = each.value.role
+  member  = lookup(local.members, each.value.who, each.value.who)
+
+  depends_on = [google_project_iam_custom_role.this]
+}
+
+# Who may act as whom.
+resource "google_service_account_iam_binding" "this" {
+  for_each = merge([
+    for name in keys(local.identities) : { for role, members in local.grants[name] : "${name} ${role}" => { name = name, role = role, members = members } }
+  ]...)
+
+  service_account_id = google_service_account.this[each.value.name].name
+  role               = each.value.role
+  members            = each.value.members
+}
