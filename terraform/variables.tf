@@ -76,7 +76,7 @@ variable "features" {
   nullable = false
 
   validation {
-    condition     = length(var.features) > 0 && alltrue([for name, _ in var.features : can(regex("^[A-Za-z0-9_]{1,1024}$", name))])
+    condition     = length(var.features) > 0 && alltrue([for name, _ in var.features : can(regex("^[A-Za-z0-9_]+$", name))])
     error_message = "Name at least one dataset that pipelines read, by letters, digits and underscores."
   }
   validation {
