@@ -45,7 +45,7 @@ locals {
       "roles/storage.objectViewer"       = ["scorer", "registrar"]
       "roles/storage.objectCreator"      = ["scorer"]
     }
-    dags = {
+    dags = { # and one object for the planner: orchestrator.tf
       "roles/storage.objectUser" = ["deployer", "orchestrator"]
     }
 

@@ -1,6 +1,8 @@
 # Managed Service for Apache Airflow, Gen 3 (Cloud Composer): private, under a key of ours, as an account of its own.
 
 locals {
+  dags_bucket = "${local.name}-dags-${var.project}"
+
   airflow = {
     # Nothing runs because a file appeared: a pipeline is switched on by people.
     "core-dags_are_paused_at_creation" = "True"
@@ -28,7 +30,7 @@ module "dags" {
   source = "./modules/bucket"
 
   project          = var.project
-  name             = "${local.name}-dags-${var.project}"
+  name             = local.dags_bucket
   location         = var.region
   key              = module.key["composer"].id
   protected        = var.protected
@@ -39,6 +41,14 @@ module "dags" {
     { action = { type = "AbortIncompleteMultipartUpload" }, condition = { age = 7 } },
   ]
   iam = local.grants.dags
+  iam_where = {
+    "planner reads pip.conf" = {
+      role        = "roles/storage.objectViewer"
+      members     = [local.members.planner]
+      description = "The one object here that Terraform compares; logs beside it are not for pull requests."
+      expression  = "resource.name.startsWith(\"projects/_/buckets/${local.dags_bucket}/objects/config/\")"
+    }
+  }
 }
 
 # Where the environment's packages come from; it is read when the environment is built.

@@ -220,7 +220,7 @@ variable "pipelines" {
 
   validation {
     condition     = alltrue([for _, it in var.pipelines : can(regex("^([01][0-9]|2[0-3]):[0-5][0-9]$", it.published_by))])
-    error_message = "published_by is an hour of the day in UTC, such as 06:00."
+    error_message = "The time is an hour of the day in UTC, such as 06:00."
   }
   validation {
     condition     = alltrue([for name, _ in var.pipelines : can(regex("^[a-z][a-z0-9_]*$", name))])
