@@ -61,9 +61,9 @@ locals {
   # Subjects as GitHub writes them; each is one kind of job of one repository.
   subject = "principal://iam.googleapis.com/${local.pool}/subject/repo:${var.github.owner}/${var.github.name}"
   github = {
-    deployer  = "${local.subject}:environment:${var.env}"
-    registrar = "${local.subject}:environment:${var.github.models_environment}"
-    planner   = "${local.subject}:pull_request"
+    deployer  = ["${local.subject}:environment:${var.env}"]
+    registrar = ["${local.subject}:environment:${var.github.models_environment}"]
+    planner   = ["${local.subject}:pull_request", "${local.subject}:ref:refs/heads/${var.github.branch}"]
   }
 }
 
@@ -90,11 +90,12 @@ resource "google_iam_workload_identity_pool_provider" "github" {
     "attribute.actor"      = "assertion.actor"
   }
 
-  # Exactly these jobs: the environment's on the branch, that of models on the branch, and pull requests, which have no
-  # environment. An environment alone would do for any branch that may use it.
+  # Exactly these jobs: the environment's on the branch, that of models on the branch, and, without an environment, the
+  # branch's and those of pull requests. An environment alone would do for any branch that may use it.
   attribute_condition = <<-EOT
     (assertion.sub == 'repo:${var.github.owner}/${var.github.name}:environment:${var.env}' && assertion.ref == 'refs/heads/${var.github.branch}')
     || (assertion.sub == 'repo:${var.github.owner}/${var.github.name}:environment:${var.github.models_environment}' && assertion.ref == 'refs/heads/${var.github.branch}')
+    || (assertion.sub == 'repo:${var.github.owner}/${var.github.name}:ref:refs/heads/${var.github.branch}' && assertion.ref == 'refs/heads/${var.github.branch}')
     || assertion.sub == 'repo:${var.github.owner}/${var.github.name}:pull_request'
   EOT
 

@@ -8,7 +8,7 @@ locals {
     scorer       = "Reads features, scores, publishes, records; the only one that writes predictions."
     reader       = "Reads published predictions, for what is downstream."
     deployer     = "GitHub Actions from the main branch: images, wheels, DAGs, and what roles do not change."
-    planner      = "GitHub Actions of pull requests: reads what Terraform compares, and no data."
+    planner      = "GitHub Actions before any approval: reads what Terraform compares, and no data."
     registrar    = "GitHub Actions from the main branch: registers models."
   }
 
@@ -66,9 +66,9 @@ locals {
       "roles/iam.workloadIdentityUser"       = [for it in var.kubernetes_service_accounts : "serviceAccount:${var.project}.svc.id.goog[${it}]"]
     }
     reader    = {}
-    deployer  = { "roles/iam.workloadIdentityUser" = [local.github.deployer] }
-    planner   = { "roles/iam.workloadIdentityUser" = [local.github.planner] }
-    registrar = { "roles/iam.workloadIdentityUser" = [local.github.registrar] }
+    deployer  = { "roles/iam.workloadIdentityUser" = local.github.deployer }
+    planner   = { "roles/iam.workloadIdentityUser" = local.github.planner }
+    registrar = { "roles/iam.workloadIdentityUser" = local.github.registrar }
   }
 
   # The table in IAM's words: service accounts by their e-mail, and no role without members.

@@ -84,7 +84,7 @@ resource "google_composer_environment" "this" {
       image_version            = var.orchestrator.image
       airflow_config_overrides = local.airflow
       env_variables            = local.orchestrator_settings
-      pypi_packages            = { nightscore = "[${join(",", var.orchestrator.extras)}]==${var.orchestrator.package}" }
+      pypi_packages            = { nightscore = "[${join(",", var.orchestrator.extras)}]==${var.package}" }
       web_server_plugins_mode  = "ENABLED"
 
       cloud_data_lineage_integration {

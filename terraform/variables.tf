@@ -165,10 +165,9 @@ variable "network" {
 }
 
 variable "orchestrator" {
-  description = "Managed Airflow; null: none, as in the first apply (the wheel must be in its repository before) or where Airflow runs elsewhere."
+  description = "Managed Airflow; null: none, as in the first apply (the wheel of `package` must be in its repository before) or where Airflow runs elsewhere."
   type = object({
     image     = optional(string, "composer-3-airflow-3.3.1-build.0")
-    package   = string # version of the wheel
     extras    = optional(list(string), ["lightgbm", "onnx", "xgboost"])
     size      = optional(string, "SMALL")
     resilient = optional(bool, false)
@@ -186,10 +185,6 @@ variable "orchestrator" {
     error_message = "The image is one of Gen 3 with Airflow 3.3, pinned to its build: composer-3-airflow-3.3.1-build.0."
   }
   validation {
-    condition     = var.orchestrator == null || can(regex("^[0-9]+\\.[0-9]+\\.[0-9]+([abrc.+a-z0-9]*)$", var.orchestrator.package))
-    error_message = "The package is a version of the wheel, such as 0.1.0."
-  }
-  validation {
     condition     = var.orchestrator == null || try(contains(["SMALL", "MEDIUM", "LARGE"], var.orchestrator.size), false)
     error_message = "The size is SMALL, MEDIUM or LARGE: it sets the database, and not the workers."
   }
@@ -200,6 +195,21 @@ variable "orchestrator" {
   validation {
     condition     = var.orchestrator == null || try(alltrue([for _, range in var.orchestrator.web_access : can(cidrhost(range, 0)) && !strcontains(range, "/0")]), false)
     error_message = "Airflow's pages are opened to ranges such as 203.0.113.0/24, and never to everybody (/0)."
+  }
+}
+
+variable "package" {
+  description = "Version of nightscore's wheel that managed Airflow installs. Whoever deploys gives it; it stands in no file."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.package == null || can(regex("^[0-9]+\\.[0-9]+\\.[0-9]+[abrc0-9.]*(\\.(post|dev)[0-9]+)?(\\+[a-z0-9.]+)?$", var.package))
+    error_message = "The package is a version of the wheel, such as 0.1.0."
+  }
+  validation {
+    condition     = var.package != null || var.orchestrator == null
+    error_message = "Managed Airflow installs the wheel in a version that was uploaded before: give -var package=0.1.0, or -var orchestrator=null."
   }
 }
 

@@ -13,7 +13,6 @@ operators = ["group:risk-ml@example.com"]
 github = { owner = "example", name = "nightscore" }
 
 orchestrator = {
-  package    = "0.1.0"
   web_access = { office = "203.0.113.0/24" }
 }
 

@@ -18,7 +18,6 @@ network = {
 }
 
 orchestrator = {
-  package    = "0.1.0"
   size       = "MEDIUM"
   resilient  = true
   workers    = { cpu = 4, memory_gb = 16, min = 2, max = 6 }

@@ -12,7 +12,8 @@ variables {
   region       = "europe-west4"
   features     = { features = {} }
   github       = { owner = "example", name = "nightscore" }
-  orchestrator = { package = "0.1.0" }
+  orchestrator = {}
+  package      = "0.1.0"
   alerts       = { emails = ["risk-ml@example.com"] }
 }
 

@@ -8,7 +8,8 @@ variables {
   region       = "europe-west4"
   features     = { features = {} }
   github       = { owner = "example", name = "nightscore" }
-  orchestrator = { package = "0.1.0" }
+  orchestrator = {}
+  package      = "0.1.0"
   alerts       = { emails = ["risk-ml@example.com"] }
 }
 
@@ -187,7 +188,7 @@ run "airflow_is_pinned_to_a_build" {
   command = plan
 
   variables {
-    orchestrator = { package = "0.1.0", image = "composer-3-airflow-3" }
+    orchestrator = { image = "composer-3-airflow-3" }
   }
 
   expect_failures = [var.orchestrator]
@@ -197,17 +198,27 @@ run "the_package_is_a_version" {
   command = plan
 
   variables {
-    orchestrator = { package = "latest" }
+    package = "latest"
   }
 
-  expect_failures = [var.orchestrator]
+  expect_failures = [var.package]
+}
+
+run "airflow_needs_a_package" {
+  command = plan
+
+  variables {
+    package = null
+  }
+
+  expect_failures = [var.package]
 }
 
 run "the_size_is_known" {
   command = plan
 
   variables {
-    orchestrator = { package = "0.1.0", size = "HUGE" }
+    orchestrator = { size = "HUGE" }
   }
 
   expect_failures = [var.orchestrator]
@@ -217,7 +228,7 @@ run "there_is_a_worker" {
   command = plan
 
   variables {
-    orchestrator = { package = "0.1.0", workers = { min = 0 } }
+    orchestrator = { workers = { min = 0 } }
   }
 
   expect_failures = [var.orchestrator]
@@ -227,7 +238,7 @@ run "pages_are_not_for_everybody" {
   command = plan
 
   variables {
-    orchestrator = { package = "0.1.0", web_access = { all = "0.0.0.0/0" } }
+    orchestrator = { web_access = { all = "0.0.0.0/0" } }
   }
 
   expect_failures = [var.orchestrator]

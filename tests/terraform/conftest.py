@@ -48,7 +48,7 @@ class Terraform:
     def plan(self, variables: Path) -> Plan:
         """Plan an empty project with a file of variables."""
         out = self.root / f"{variables.stem}.tfplan"
-        self.run("plan", "-input=false", "-lock=false", f"-var-file={variables}", f"-out={out}")
+        self.run("plan", "-input=false", "-lock=false", f"-var-file={variables}", "-var=package=0.1.0", f"-out={out}")
         return Plan(json.loads(self.run("show", "-json", str(out)).stdout))
 
 

@@ -115,7 +115,7 @@ def members_are_known(plan: Plan) -> Iterator[str]:
         "loaders": set(chain.from_iterable(it.get("loaders", []) for it in variables["features"].values())),
     }
     github = variables["github"]
-    jobs = rf"principal://iam\.googleapis\.com/projects/\d+/locations/global/workloadIdentityPools/{plan.name}-github/subject/repo:{github['owner']}/{github['name']}:(environment:[a-z]+|pull_request)"
+    jobs = rf"principal://iam\.googleapis\.com/projects/\d+/locations/global/workloadIdentityPools/{plan.name}-github/subject/repo:{github['owner']}/{github['name']}:(environment:[a-z]+|pull_request|ref:refs/heads/{github.get('branch', 'main')})"
     agents = r"serviceAccount:(service-\d+@[a-z-]+|bq-\d+@bigquery-encryption)\.iam\.gserviceaccount\.com"
     pods = rf"serviceAccount:{project}\.svc\.id\.goog\[[a-z0-9-]+/[a-z0-9-]+\]"
     for grant in plan.grants:

@@ -69,7 +69,7 @@ def test_outputs_are_what_workflows_read(plan: Plan):
     given = set(plan.content["planned_values"]["outputs"])
 
     assert {
-        "settings", "workload_identity_provider", "deployer", "planner", "registrar", "image_repository",
+        "settings", "scorer", "workload_identity_provider", "deployer", "planner", "registrar", "image_repository",
         "python_repository", "dags_bucket", "airflow_uri", "composer_environment",
     } <= given  # fmt: skip
     assert not any(it.get("sensitive") for it in plan.content["planned_values"]["outputs"].values())
