@@ -31,6 +31,13 @@ thorough: setup  ## Run all tests, and the further cases that `make test` leaves
 torture: setup  ## Kill runs by SIGKILL, many times over, and see that the next one completes them (N=300)
 	@KILLS=$(or $(N),300) $(BIN)/pytest -n 0 -s -q -p no:warnings -m "thorough or not thorough" tests/integration/crashes/test_kills.py
 
+.PHONY: terraform
+terraform:  ## Check terraform/ with the provider, which this fetches once: format, schema, its own tests
+	terraform fmt -check -recursive -diff terraform
+	terraform -chdir=terraform init -backend=false -input=false
+	terraform -chdir=terraform validate
+	terraform -chdir=terraform test
+
 .PHONY: lint
 lint: setup  ## Check style, types and import contracts
 	$(BIN)/ruff check .

@@ -20,8 +20,6 @@ locals {
       variables_prefix   = "${local.name}-airflow-variables"
       sep                = "-"
     })
-    # Browsers are sent to Google to sign in; whoever has no role in Airflow sees nothing.
-    "api-expose_config" = "False"
   }
 }
 
@@ -85,10 +83,9 @@ resource "google_composer_environment" "this" {
       airflow_config_overrides = local.airflow
       env_variables            = local.orchestrator_settings
       pypi_packages            = { nightscore = "[${join(",", var.orchestrator.extras)}]==${var.package}" }
-      web_server_plugins_mode  = "ENABLED"
 
-      cloud_data_lineage_integration {
-        enabled = true
+      cloud_data_lineage_integration { # lineage goes where docs/observability.md says, and nowhere by default
+        enabled = false
       }
     }
 
@@ -146,7 +143,7 @@ resource "google_composer_environment" "this" {
       }
     }
 
-    maintenance_window { # twelve hours a week are the least; nights are left alone
+    maintenance_window { # twelve hours a week are the least; by day, and nights are left alone
       start_time = "2026-01-03T10:00:00Z"
       end_time   = "2026-01-03T18:00:00Z"
       recurrence = "FREQ=WEEKLY;BYDAY=SA,SU"

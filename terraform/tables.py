@@ -1,10 +1,10 @@
-"""Write the predictions tables of pipelines as Terraform reads them: one file of `terraform/pipelines/` for each.
+"""Write the predictions tables of pipelines as Terraform reads them: a file of `terraform/pipelines/` for each.
 
     .venv/bin/python terraform/tables.py credit_default --task binary --key account_id=INT64
 
-A spec says neither what its model predicts nor the types of its keys. They are given once and stand in the file; without
-arguments, all files are written again. What a table looks like is not repeated here: nightscore is asked what it would
-create.
+A spec says neither what its model predicts nor the types of its keys. They are given once and stand in the file;
+without arguments, all files are written again. What a table looks like is not repeated here: nightscore is asked what
+it would create.
 """
 
 import argparse
@@ -35,16 +35,19 @@ class EmptyProject:
     def __init__(self) -> None:
         self.created: list[Json] = []
 
-    def get_table(self, *args: Any, **kwargs: Any) -> Any:
+    def get_table(self, *_: Any, **__: Any) -> Any:
+        """Find none."""
         from google.api_core.exceptions import NotFound
 
         raise NotFound("nothing is here")
 
     get_dataset = get_table
 
-    def create_dataset(self, *args: Any, **kwargs: Any) -> None: ...
+    def create_dataset(self, *_: Any, **__: Any) -> None:
+        """Create it, which nobody looks at."""
 
-    def create_table(self, table: Any, **kwargs: Any) -> None:
+    def create_table(self, table: Any, **_: Any) -> None:
+        """Remember the table."""
         self.created.append(table.to_api_repr())
 
 

@@ -1,8 +1,8 @@
 """Terraform on a copy of its root: planned once for each environment, shared by everything that looks at the plan.
 
 `make test` asks no registry. The provider is the one that TF_REATTACH_PROVIDERS names, or the real one that `make
-terraform` has fetched into `terraform/.terraform`. The real one plans with credentials alone, so plans that were made by
-`terraform show -json` can be handed in instead: TERRAFORM_PLANS names the folder of `dev.json` and `prod.json`.
+terraform` has fetched into `terraform/.terraform`. The real one plans with credentials alone, so plans that
+`terraform show -json` wrote can be handed in instead: TERRAFORM_PLANS names the folder of `dev.json` and `prod.json`.
 """
 
 import json
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from terraform.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,9 @@ class Terraform:
             env=os.environ | {"CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1", "NO_COLOR": "1"},
         )
         if check:
-            assert done.returncode == 0, f"terraform {' '.join(arguments)}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+            assert done.returncode == 0, (
+                f"terraform {' '.join(arguments)}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+            )
         return done
 
     def plan(self, variables: Path) -> Plan:
@@ -59,8 +62,8 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
         pytest.skip("Not checked: there is no `terraform` on this machine, and all of tests/terraform needs it.")
     if PROVIDER not in os.environ.get("TF_REATTACH_PROVIDERS", "") and not _has_real_provider():
         pytest.skip(
-            "Not checked: `terraform` has no google provider here. `make terraform` fetches it; or TF_REATTACH_PROVIDERS "
-            "names one that runs."
+            "Not checked: `terraform` has no google provider here. `make terraform` fetches it; or "
+            "TF_REATTACH_PROVIDERS names one that runs."
         )
     return Terraform(tmp_path_factory.mktemp("terraform"))
 

@@ -112,7 +112,9 @@ class Plan:
                 continue
             condition = next((found["expression"] for found in item.values.get("condition") or []), None)
             members = item.values.get("members") or [item.values.get("member")]
-            yield from (Grant(_on(item), str(item.values.get("role")), str(m), condition, item.address) for m in members)
+            yield from (
+                Grant(_on(item), str(item.values.get("role")), str(m), condition, item.address) for m in members
+            )
 
     def identity(self, member: str) -> str | None:
         """Return which of the identities a member is, or None."""
@@ -130,8 +132,10 @@ def _on(item: Resource) -> str:
     kind = item.type.removeprefix("google_").rsplit("_iam_", 1)[0]
     within = re.match(r'module\.([a-z_]+)(\["([^"]+)"\])?', item.address)
     if within:
-        return within[3] or within[1] if within[1] in ("dataset",) else within[1]
-    return item.key.split(" ")[0] if kind == "service_account" else "features" if "features" in item.address else kind
+        return within[3] if within[1] == "dataset" else within[1]
+    if kind == "service_account":
+        return item.key.split(" ")[0]
+    return "features" if ".features[" in item.address else kind
 
 
 def _resources(module: Mapping[str, Any]) -> Iterator[Json]:
@@ -144,4 +148,3 @@ def _remove(module: Json, kind: str) -> None:
     module["resources"] = [item for item in module.get("resources", []) if item["type"] != kind]
     for child in module.get("child_modules", []):
         _remove(child, kind)
-

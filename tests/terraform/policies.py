@@ -75,7 +75,13 @@ KEYS = {
     "google_bigquery_table": ("encryption_configuration", "kms_key_name"),
     "google_composer_environment": ("config", "encryption_config", "kms_key_name"),
     "google_logging_project_bucket_config": ("cmek_settings", "kms_key_name"),
-    "google_secret_manager_secret": ("replication", "user_managed", "replicas", "customer_managed_encryption", "kms_key_name"),
+    "google_secret_manager_secret": (
+        "replication",
+        "user_managed",
+        "replicas",
+        "customer_managed_encryption",
+        "kms_key_name",
+    ),
     "google_storage_bucket": ("encryption", "default_kms_key_name"),
 }
 
@@ -103,7 +109,11 @@ def all_allowed_roles_are_used(plan: Plan) -> Iterator[str]:
     for who, places in ALLOWED.items():
         for place, roles in places.items():
             if place not in ("secret", "python_proxy"):
-                yield from (f"{who} is allowed {r} on {place}, and has no use for it" for r in roles if (who, place, r) not in held)
+                yield from (
+                    f"{who} is allowed {r} on {place}, and has no use for it"
+                    for r in roles
+                    if (who, place, r) not in held
+                )
 
 
 def members_are_known(plan: Plan) -> Iterator[str]:
@@ -115,7 +125,9 @@ def members_are_known(plan: Plan) -> Iterator[str]:
         "loaders": set(chain.from_iterable(it.get("loaders", []) for it in variables["features"].values())),
     }
     github = variables["github"]
-    jobs = rf"principal://iam\.googleapis\.com/projects/\d+/locations/global/workloadIdentityPools/{plan.name}-github/subject/repo:{github['owner']}/{github['name']}:(environment:[a-z]+|pull_request|ref:refs/heads/{github.get('branch', 'main')})"
+    kinds = f"environment:[a-z]+|pull_request|ref:refs/heads/{github.get('branch', 'main')}"
+    pool = rf"principal://iam\.googleapis\.com/projects/\d+/locations/global/workloadIdentityPools/{plan.name}-github"
+    jobs = rf"{pool}/subject/repo:{github['owner']}/{github['name']}:({kinds})"
     agents = r"serviceAccount:(service-\d+@[a-z-]+|bq-\d+@bigquery-encryption)\.iam\.gserviceaccount\.com"
     pods = rf"serviceAccount:{project}\.svc\.id\.goog\[[a-z0-9-]+/[a-z0-9-]+\]"
     for grant in plan.grants:
@@ -157,12 +169,14 @@ def no_basic_or_admin_roles(plan: Plan) -> Iterator[str]:
 
 def no_keys_of_service_accounts(plan: Plan) -> Iterator[str]:
     """Nobody can hold a key that does not exist: neither of service accounts nor of Cloud Storage's HMAC."""
-    for item in plan.resources("google_service_account_key", "google_storage_hmac_key", "google_secret_manager_secret_version"):
+    for item in plan.resources(
+        "google_service_account_key", "google_storage_hmac_key", "google_secret_manager_secret_version"
+    ):
         yield f"{item.address} holds a secret in the state"
 
 
 def ci_cannot_grant_delete_or_read(plan: Plan) -> Iterator[str]:
-    """GitHub Actions change infrastructure, but not who may do what; they delete nothing that holds data, and read none."""
+    """GitHub Actions change infrastructure, but no grants; they delete nothing that holds data, and read none."""
     found = {item.key: item.values["permissions"] for item in plan.resources("google_project_iam_custom_role")}
     for name, permissions in found.items():
         for pattern, what in ((CHANGES_GRANTS, "grants"), (READS_DATA, "reads data"), (DELETES_DATA, "deletes data")):
@@ -173,13 +187,21 @@ def ci_cannot_grant_delete_or_read(plan: Plan) -> Iterator[str]:
 
 
 def versions_are_kept(plan: Plan) -> Iterator[str]:
-    """Nobody may delete or replace a version of a model: who may delete objects of the bucket may only by a condition."""
-    deleting = {"roles/storage.objectUser", "roles/storage.objectAdmin", "roles/storage.admin", "roles/storage.legacyObjectOwner", "roles/storage.legacyBucketWriter"}
+    """Nobody may delete or replace a version of a model; who may delete other objects may by a condition."""
+    deleting = {
+        "roles/storage.objectUser",
+        "roles/storage.objectAdmin",
+        "roles/storage.admin",
+        "roles/storage.legacyObjectOwner",
+        "roles/storage.legacyBucketWriter",
+    }
+    spared = 'resource.name.extract("/objects/registry/models/{name}/versions/") == ""'
     for grant in plan.grants:
-        if grant.on == "bucket" and grant.role in deleting:
-            if 'resource.name.extract("/objects/registry/models/{name}/versions/") == ""' not in (grant.condition or ""):
-                yield f"{grant.member} may delete versions of models by {grant.role}"
-    [bucket] = [item.values for item in plan.resources("google_storage_bucket") if item.address.startswith("module.bucket.")]
+        if grant.on == "bucket" and grant.role in deleting and spared not in (grant.condition or "").split(" && "):
+            yield f"{grant.member} may delete versions of models by {grant.role}"
+    [bucket] = [
+        item.values for item in plan.resources("google_storage_bucket") if item.address.startswith("module.bucket.")
+    ]
     if not bucket["versioning"][0]["enabled"]:
         yield "the bucket keeps no noncurrent versions"
     if not bucket["enable_object_retention"]:
@@ -190,7 +212,11 @@ def versions_are_kept(plan: Plan) -> Iterator[str]:
         condition = rule["condition"][0]
         if rule["action"][0]["type"] == "Delete":
             prefixes = condition.get("matches_prefix") or [""]
-            yield from (f"a rule deletes below {p!r}" for p in prefixes if "registry/".startswith(p) or p.startswith("registry/"))
+            yield from (
+                f"a rule deletes below {p!r}"
+                for p in prefixes
+                if "registry/".startswith(p) or p.startswith("registry/")
+            )
 
 
 def everything_has_a_key_of_ours(plan: Plan) -> Iterator[str]:
@@ -199,7 +225,9 @@ def everything_has_a_key_of_ours(plan: Plan) -> Iterator[str]:
         if not any(it.startswith("module.key") for it in plan.references(item.address, *KEYS[item.type])):
             yield f"{item.address} is not encrypted by a key of ours"
     for kind in KEYS:
-        if not plan.resources(kind) and not (kind == "google_secret_manager_secret" and not plan.variables.get("secrets")):
+        if not plan.resources(kind) and not (
+            kind == "google_secret_manager_secret" and not plan.variables.get("secrets")
+        ):
             yield f"there is no {kind} whose key could be checked"
     for item in plan.resources("google_kms_crypto_key"):
         seconds = int(str(item.values.get("rotation_period") or "0s").removesuffix("s"))
@@ -207,29 +235,39 @@ def everything_has_a_key_of_ours(plan: Plan) -> Iterator[str]:
             yield f"{item.address} is not rotated within 90 days"
 
 
-def network_has_no_way_out(plan: Plan) -> Iterator[str]:
-    """Airflow is private, and its network reaches Google's restricted addresses and itself alone."""
+def airflow_is_private(plan: Plan) -> Iterator[str]:
+    """Airflow has no way to the internet, and its pages are not open to everybody."""
     for item in plan.resources("google_composer_environment"):
         [config] = item.values["config"]
         if not config["enable_private_environment"] or not config["enable_private_builds_only"]:
             yield "Airflow has a way to the internet"
         for ranges in config["web_server_network_access_control"]:
-            yield from (f"Airflow's pages are open to {r['value']}" for r in ranges["allowed_ip_range"] if r["value"].endswith("/0"))
+            yield from (
+                f"Airflow's pages are open to {r['value']}"
+                for r in ranges["allowed_ip_range"]
+                if r["value"].endswith("/0")
+            )
+
+
+def network_has_no_way_out(plan: Plan) -> Iterator[str]:
+    """The network reaches Google's restricted addresses and itself, and nothing else."""
     [network] = plan.resources("google_compute_network")
     if not network.values["delete_default_routes_on_create"] or network.values["auto_create_subnetworks"]:
         yield "the network has the routes and subnets that Google gives every network"
-    denied = [item for item in plan.resources("google_compute_firewall") if item.values["deny"] and "0.0.0.0/0" in item.values["destination_ranges"]]
-    if not denied:
+    rules = plan.resources("google_compute_firewall")
+    if not any(item.values["deny"] and "0.0.0.0/0" in item.values["destination_ranges"] for item in rules):
         yield "nothing forbids what is not allowed"
-    for item in plan.resources("google_compute_firewall"):
-        if item.values["allow"]:
-            for target in item.values["destination_ranges"]:
-                if not re.match(r"(10\.|172\.(1[6-9]|2\d|3[01])\.|192\.168\.|199\.36\.153\.4/30)", target):
-                    yield f"{item.address} lets packets out to {target}"
+    private = r"(10\.|172\.(1[6-9]|2\d|3[01])\.|192\.168\.|199\.36\.153\.4/30)"
+    for item in (item for item in rules if item.values["allow"]):
+        beyond = [target for target in item.values["destination_ranges"] if not re.match(private, target)]
+        yield from (f"{item.address} lets packets out to {target}" for target in beyond)
     for item in plan.resources("google_compute_route"):
         if item.values["dest_range"] != "199.36.153.4/30":
             yield f"{item.address} leads to {item.values['dest_range']}"
-    yield from (f"{item.address} leads to the internet" for item in plan.resources("google_compute_router_nat", "google_compute_address"))
+    yield from (
+        f"{item.address} leads to the internet"
+        for item in plan.resources("google_compute_router_nat", "google_compute_address")
+    )
 
 
 def only_our_jobs_get_in(plan: Plan) -> Iterator[str]:
@@ -254,31 +292,49 @@ def only_our_jobs_get_in(plan: Plan) -> Iterator[str]:
 def reads_are_logged(plan: Plan) -> Iterator[str]:
     """Reads and writes of data are logged, for all services, with nobody exempt."""
     found = plan.resources("google_project_iam_audit_config")
-    logged = {entry["log_type"]: entry.get("exempted_members") for item in found for entry in item.values["audit_log_config"] if item.values["service"] == "allServices"}
+    logged = {
+        entry["log_type"]: entry.get("exempted_members")
+        for item in found
+        for entry in item.values["audit_log_config"]
+        if item.values["service"] == "allServices"
+    }
     yield from (f"{kind} is not logged" for kind in ("ADMIN_READ", "DATA_READ", "DATA_WRITE") if kind not in logged)
     yield from (f"{exempt} is exempt from {kind}" for kind, exempt in logged.items() if exempt)
-    if not any("cloudaudit.googleapis.com" in item.values["filter"] for item in plan.resources("google_logging_project_sink")):
+    if not any(
+        "cloudaudit.googleapis.com" in item.values["filter"] for item in plan.resources("google_logging_project_sink")
+    ):
         yield "audit logs are not kept"
 
 
-def production_is_protected(plan: Plan) -> Iterator[str]:
+# What keeps each type from being deleted, and the value that does.
+PROTECTION = {
+    ("google_bigquery_dataset", "deletion_policy"): "PREVENT",
+    ("google_bigquery_dataset", "delete_contents_on_destroy"): False,
+    ("google_bigquery_table", "deletion_protection"): True,
+    ("google_composer_environment", "deletion_policy"): "PREVENT",
+    ("google_secret_manager_secret", "deletion_protection"): True,
+    ("google_storage_bucket", "deletion_policy"): "PREVENT",
+    ("google_storage_bucket", "force_destroy"): False,
+}
+
+
+def production_cannot_be_deleted(plan: Plan) -> Iterator[str]:
     """Production can neither be deleted by Terraform nor by deleting its project."""
     if plan.variables["env"] != "prod":
         return
-    for item in plan.resources("google_bigquery_dataset", "google_storage_bucket", "google_composer_environment"):
-        if item.values.get("deletion_policy") != "PREVENT":
-            yield f"{item.address} may be deleted"
-    for item in plan.resources("google_bigquery_dataset"):
-        if item.values["delete_contents_on_destroy"]:
-            yield f"{item.address} would be deleted with its tables"
-    for item in plan.resources("google_storage_bucket"):
-        if item.values["force_destroy"]:
-            yield f"{item.address} would be deleted with its objects"
-    for item in plan.resources("google_bigquery_table", "google_secret_manager_secret"):
-        if not item.values["deletion_protection"]:
-            yield f"{item.address} may be deleted"
+    for (kind, name), value in PROTECTION.items():
+        found = plan.resources(kind)
+        yield from (f"{item.address} may be deleted: {name}" for item in found if item.values.get(name) != value)
+        if not found:
+            yield f"there is no {kind}"
     if not plan.resources("google_resource_manager_lien"):
         yield "the project has no lien"
+
+
+def production_keeps_evidence(plan: Plan) -> Iterator[str]:
+    """Production keeps logs for a year at least, and its keys in hardware."""
+    if plan.variables["env"] != "prod":
+        return
     for item in plan.resources("google_logging_project_bucket_config"):
         if item.values["retention_days"] < 365:
             yield "events and audit logs are kept for less than a year"
@@ -305,10 +361,12 @@ POLICIES: tuple[Policy, ...] = (
     ci_cannot_grant_delete_or_read,
     versions_are_kept,
     everything_has_a_key_of_ours,
+    airflow_is_private,
     network_has_no_way_out,
     only_our_jobs_get_in,
     reads_are_logged,
-    production_is_protected,
+    production_cannot_be_deleted,
+    production_keeps_evidence,
     staging_expires,
 )
 

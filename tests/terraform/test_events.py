@@ -1,9 +1,10 @@
-"""Metrics, alerts and the dashboard ask for events and fields that nightscore writes, and alerts for a page that is there."""
+"""Metrics, alerts and the dashboard ask for events and fields that nightscore writes; alerts, for a page that is there."""
 
 import json
 import re
 
 import pytest
+
 from terraform.conftest import ROOT
 from terraform.plan import Plan
 
@@ -25,15 +26,24 @@ def faults(plan: Plan) -> list[str]:
         extractors = [*(metric.values["label_extractors"] or {}).values(), metric.values["value_extractor"] or ""]
         asked = re.findall(r"jsonPayload\.([a-z_]+)", " ".join([text, *extractors]))
         found += [f"{name}: {event} has no {it}" for it in asked if it not in fields and it not in OF_EVERY_EVENT]
-        measured = re.findall(r"jsonPayload\.([a-z_]+)>", text) + re.findall(r"\(jsonPayload\.([a-z_]+)\)", extractors[-1])
+        measured = re.findall(r"jsonPayload\.([a-z_]+)>", text) + re.findall(
+            r"\(jsonPayload\.([a-z_]+)\)", extractors[-1]
+        )
         found += [f"{name}: {it} is no number" for it in measured if fields.get(it, {}).get("type") not in NUMBERS]
-        if f'logName="projects/{plan.variables["project"]}/logs/{plan.outputs["settings"]["NIGHTSCORE_EVENTS_LOG"]}"' not in text:
+        if (
+            f'logName="projects/{plan.variables["project"]}/logs/{plan.outputs["settings"]["NIGHTSCORE_EVENTS_LOG"]}"'
+            not in text
+        ):
             found.append(f"{name}: looks into another log")
         labels = {it["key"] for it in metric.values["metric_descriptor"][0]["labels"]}
         if labels != set(metric.values["label_extractors"] or {}):
             found.append(f"{name}: labels and what is extracted differ")
         unit = metric.values["metric_descriptor"][0]["unit"]
-        found += [f"{name}: {it} has another unit" for it in measured if metric.values["value_extractor"] and fields.get(it, {}).get("unit") != unit]
+        found += [
+            f"{name}: {it} has another unit"
+            for it in measured
+            if metric.values["value_extractor"] and fields.get(it, {}).get("unit") != unit
+        ]
     return found
 
 
@@ -79,7 +89,9 @@ def unknown(plan: Plan) -> list[str]:
                 elif values and value not in values:
                     found.append(f"{title}: {label} is never {value}")
             grouped = re.findall(r"by \(([^)]*)\)", query)
-            found += [f"{title}: groups by {it}" for group in grouped for it in group.split(", ") if it not in extracted]
+            found += [
+                f"{title}: groups by {it}" for group in grouped for it in group.split(", ") if it not in extracted
+            ]
     return found
 
 
@@ -96,7 +108,11 @@ def test_queries_ask_for_metrics_that_there_are(plan: Plan):
 @pytest.mark.parametrize(
     ("field", "to", "words"),
     [
-        ("filter", 'logName="projects/example-scoring-prod/logs/nightscore" AND jsonPayload.event="run_finished"', "no event"),
+        (
+            "filter",
+            'logName="projects/example-scoring-prod/logs/nightscore" AND jsonPayload.event="run_finished"',
+            "no event",
+        ),
         ("filter", 'jsonPayload.event="run_ended"', "another log"),
         ("filter", 'jsonPayload.event="run_ended" AND jsonPayload.bytes>1', "has no bytes"),
         ("filter", 'jsonPayload.event="run_ended" AND jsonPayload.status>1', "is no number"),
@@ -136,13 +152,21 @@ def alert_names(plan: Plan) -> set[str]:
 
 
 def test_alerts_are_those_of_the_runbook(plans: dict[str, Plan]):
-    names = alert_names(plans["prod"]) | {item.values["display_name"].split(": ")[1] for item in plans["prod"].resources("google_billing_budget")}
+    names = alert_names(plans["prod"]) | {
+        item.values["display_name"].split(": ")[1] for item in plans["prod"].resources("google_billing_budget")
+    }
     headings = re.findall(r"^#+ (.+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
     anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
     assert names == {
-        "run failed", "deadline missed", "not published in time", "gate stopped", "drift high", "bytes billed high", "budget",
-    }  # fmt: skip
+        "run failed",
+        "deadline missed",
+        "not published in time",
+        "gate stopped",
+        "drift high",
+        "bytes billed high",
+        "budget",
+    }
     assert {name.replace(" ", "-") for name in names} <= anchors
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from terraform.conftest import ROOT, Terraform
 from terraform.plan import Plan
 
@@ -50,7 +51,11 @@ def silent(text: str) -> list[str]:
             found.append(f"{name} is not described in a sentence")
         if not re.search(r"type\s*= bool", body) and 'error_message = "' not in body:
             found.append(f"{name} refuses nothing")
-        found += [f"{name}: {words!r} is no sentence" for words in re.findall(r'error_message = "([^"]*)"', body) if not re.fullmatch(r"[A-Z].{15,}\.(6|1-build\.0)?\.?", words)]
+        found += [
+            f"{name}: {words!r} is no sentence"
+            for words in re.findall(r'error_message = "([^"]*)"', body)
+            if not re.fullmatch(r"[A-Z].{15,}\.(6|1-build\.0)?\.?", words)
+        ]
     return found
 
 
@@ -74,9 +79,15 @@ def test_variables_speak():
     assert silent('variable "a" {\n  type = string\n}\n') == ["a is not described in a sentence", "a refuses nothing"]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "terraform/modules").glob("*/variables.tf")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "terraform/modules").glob("*/variables.tf")), ids=lambda path: path.parent.name
+)
 def test_modules_say_what_they_take(path: Path):
-    undescribed = [name for [name], body in blocks(path.read_text(), "variable") if not re.search(r'description\s*= ".{10,}\."', body)]
+    undescribed = [
+        name
+        for [name], body in blocks(path.read_text(), "variable")
+        if not re.search(r'description\s*= ".{10,}\."', body)
+    ]
 
     assert undescribed == []
 
@@ -94,7 +105,15 @@ def test_every_validation_has_a_run_that_it_refuses():
 def test_no_secret_no_chance_no_beta():
     text = "\n".join(path.read_text() for path in FILES)
 
-    for word in ("random_", "google-beta", "google_service_account_key", "secret_data", "local-exec", "timestamp()", "null_resource"):
+    for word in (
+        "random_",
+        "google-beta",
+        "google_service_account_key",
+        "secret_data",
+        "local-exec",
+        "timestamp()",
+        "null_resource",
+    ):
         assert word not in text
     assert all('version = "~> 8.7"' in path.read_text() for path in FILES if path.name == "versions.tf")
 
@@ -122,13 +141,17 @@ def test_the_example_of_the_readme_can_be_planned(terraform: Terraform, plans: d
     found = terraform.plan(variables)
 
     assert found.outputs["composer_environment"] is None if "composer_environment" in found.outputs else True
-    assert {item.type for item in found.resources()} < {item.type for item in plans["prod"].resources()} | {"google_bigquery_dataset_iam_binding"}
+    assert {item.type for item in found.resources()} < {item.type for item in plans["prod"].resources()} | {
+        "google_bigquery_dataset_iam_binding"
+    }
     assert not found.resources("google_composer_environment")
 
 
 def test_the_readme_names_every_file_and_variable():
     text = README.read_text()
-    names = {path.name for path in FILES if path.parent == ROOT / "terraform"} | {path.parent.name for path in FILES if "modules" in path.parts}
+    names = {path.name for path in FILES if path.parent == ROOT / "terraform"} | {
+        path.parent.name for path in FILES if "modules" in path.parts
+    }
     variables = {name for [name], _ in blocks((ROOT / "terraform/variables.tf").read_text(), "variable")}
 
     assert {name for name in names | variables if f"`{name}`" not in text} == set()

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from terraform.conftest import ROOT
 from terraform.plan import Plan
 

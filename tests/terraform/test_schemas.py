@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+
 from nightscore.settings import Settings
 from nightscore.spec import Spec
 from nightscore.specs import iter_specs
@@ -36,7 +37,11 @@ def planned(item: Resource) -> dict[str, Any]:
 
 
 def test_operations_tables_are_those_that_nightscore_creates(plan: Plan):
-    found = {t["name"]: t for t in map(planned, plan.resources("google_bigquery_table")) if t["dataset"] == "nightscore_operations"}
+    found = {
+        t["name"]: t
+        for t in map(planned, plan.resources("google_bigquery_table"))
+        if t["dataset"] == "nightscore_operations"
+    }
 
     assert set(found) == set(OPERATIONS)
     assert found == {name: tables.operations_table(name) for name in OPERATIONS}
@@ -49,7 +54,9 @@ def test_all_schemas_are_tables():
 
 
 def test_predictions_tables_are_those_that_nightscore_creates(plan: Plan):
-    found = {t.pop("name"): t for t in map(planned, plan.resources("google_bigquery_table")) if t["dataset"] == "predictions"}
+    found = {
+        t.pop("name"): t for t in map(planned, plan.resources("google_bigquery_table")) if t["dataset"] == "predictions"
+    }
     wanted: dict[str, Any] = {}
     for path in FILES:
         known = json.loads(path.read_text())
@@ -79,7 +86,11 @@ def test_tables_of_every_task_can_be_written(task: str):
     found = tables.predictions_tables(spec, task, {"account_id": "INT64", "product": "STRING"})
 
     assert list(found) == ["credit_default", "credit_default_shadow"]
-    assert [column["name"] for column in found["credit_default"]["schema"]][:3] == ["account_id", "product", "snapshot_date"]
+    assert [column["name"] for column in found["credit_default"]["schema"]][:3] == [
+        "account_id",
+        "product",
+        "snapshot_date",
+    ]
     assert all("project" not in table for table in found.values())
 
 
@@ -89,7 +100,9 @@ def test_a_column_that_differs_is_noticed(plans: dict[str, Plan]):
     schema[0]["type"] = "INT64"
 
     assert planned(runs) == tables.operations_table("runs")
-    assert planned(Resource(runs.address, runs.type, runs.values | {"schema": json.dumps(schema)})) != tables.operations_table("runs")
+    assert planned(
+        Resource(runs.address, runs.type, runs.values | {"schema": json.dumps(schema)})
+    ) != tables.operations_table("runs")
 
 
 def test_datasets_are_those_of_the_settings(plan: Plan):
@@ -101,7 +114,9 @@ def test_datasets_are_those_of_the_settings(plan: Plan):
 
 
 def test_staging_lives_as_long_as_runs_are_kept(plan: Plan):
-    [staging] = [it.values for it in plan.resources("google_bigquery_dataset") if it.values["dataset_id"] == "nightscore_staging"]
+    [staging] = [
+        it.values for it in plan.resources("google_bigquery_dataset") if it.values["dataset_id"] == "nightscore_staging"
+    ]
     days = staging["default_table_expiration_ms"] / 86_400_000
 
     assert days >= max(spec.keep.days for spec in SPECS)
@@ -120,7 +135,9 @@ def test_the_bucket_has_the_rules_that_nightscore_writes_for(plan: Plan):
     found = [
         {
             "action": {"type": rule["action"][0]["type"]},
-            "condition": {theirs: rule["condition"][0][ours] for theirs, ours in words.items() if rule["condition"][0].get(ours)},
+            "condition": {
+                theirs: rule["condition"][0][ours] for theirs, ours in words.items() if rule["condition"][0].get(ours)
+            },
         }
         for rule in bucket["lifecycle_rule"]
     ]

@@ -16,7 +16,7 @@ NOT_GIVEN = {
     "NIGHTSCORE_VERTEX_LOCATION": "for models of Vertex AI; the variable `settings` sets it",
     "NIGHTSCORE_MLFLOW_TRACKING_URI": "may hold a password, and is then a secret; else the variable `settings` sets it",
     "NIGHTSCORE_PIPELINES_DIR": "follows from where the DAGs are",
-    "NIGHTSCORE_SERVICE_ACCOUNT": "only where the process is not the scorer itself: managed Airflow, `orchestrator_settings`",
+    "NIGHTSCORE_SERVICE_ACCOUNT": "where the process is not the scorer itself: managed Airflow",
 }
 # Settings that are no field: they point at folders.
 NO_FIELD = {"NIGHTSCORE_HOME"}
