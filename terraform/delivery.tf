@@ -152,6 +152,7 @@ locals {
     "compute.regionOperations.get",
     "dns.changes.get",
     "iam.serviceAccounts.getIamPolicy",
+    "logging.settings.get",
     "resourcemanager.projects.get",
     "resourcemanager.projects.getIamPolicy",
     "secretmanager.secrets.getIamPolicy",

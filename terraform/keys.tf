@@ -10,7 +10,7 @@ locals {
     composer  = "serviceAccount:service-${local.number}@cloudcomposer-accounts.iam.gserviceaccount.com"
     compute   = "serviceAccount:service-${local.number}@compute-system.iam.gserviceaccount.com"
     container = "serviceAccount:service-${local.number}@container-engine-robot.iam.gserviceaccount.com"
-    logging   = "serviceAccount:service-${local.number}@gcp-sa-logging.iam.gserviceaccount.com"
+    logging   = "serviceAccount:${data.google_logging_project_settings.this.kms_service_account_id}"
     pubsub    = "serviceAccount:service-${local.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
     secrets   = "serviceAccount:service-${local.number}@gcp-sa-secretmanager.iam.gserviceaccount.com"
     storage   = "serviceAccount:service-${local.number}@gs-project-accounts.iam.gserviceaccount.com"
@@ -25,6 +25,11 @@ locals {
     secrets  = { location = var.region, agents = ["secrets"] }
     storage  = { location = local.key_location, agents = ["storage"] }
   }
+}
+
+# The one agent whose name does not follow from the project's number.
+data "google_logging_project_settings" "this" {
+  project = var.project
 }
 
 # A key ring cannot be deleted, and neither can its name be used again.

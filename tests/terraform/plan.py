@@ -91,6 +91,11 @@ class Plan:
             names |= set(call["expressions"].get(name.removeprefix("var."), {}).get("references", []))
         return names
 
+    def data(self, address: str) -> Json:
+        """Return what was read of a data source."""
+        found = _resources(self.content["prior_state"]["values"]["root_module"])
+        return next(dict(item["values"]) for item in found if item["address"] == address)
+
     @property
     def outputs(self) -> Json:
         """The outputs whose values are known."""

@@ -129,6 +129,7 @@ def members_are_known(plan: Plan) -> Iterator[str]:
     pool = rf"principal://iam\.googleapis\.com/projects/\d+/locations/global/workloadIdentityPools/{plan.name}-github"
     jobs = rf"{pool}/subject/repo:{github['owner']}/{github['name']}:({kinds})"
     agents = r"serviceAccount:(service-\d+@[a-z-]+|bq-\d+@bigquery-encryption)\.iam\.gserviceaccount\.com"
+    logging = plan.data("data.google_logging_project_settings.this")["kms_service_account_id"]
     pods = rf"serviceAccount:{project}\.svc\.id\.goog\[[a-z0-9-]+/[a-z0-9-]+\]"
     for grant in plan.grants:
         if plan.identity(grant.member):
@@ -140,7 +141,9 @@ def members_are_known(plan: Plan) -> Iterator[str]:
         elif grant.role == "roles/iam.workloadIdentityUser":
             if not re.fullmatch(jobs, grant.member) and not re.fullmatch(pods, grant.member):
                 yield f"{grant.member} acts as {grant.on}"
-        elif not (grant.on == "key" and re.fullmatch(agents, grant.member)):
+        elif grant.on != "key" or not (
+            re.fullmatch(agents, grant.member) or grant.member == f"serviceAccount:{logging}"
+        ):
             yield f"{grant.member} holds {grant.role} on {grant.on}, and nobody knows who it is"
 
 

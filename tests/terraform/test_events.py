@@ -1,4 +1,4 @@
-"""Metrics, alerts and the dashboard ask for events and fields that nightscore writes; alerts, for a page that is there."""
+"""Metrics, alerts and charts ask for events and fields that nightscore writes; alerts name a page that is there."""
 
 import json
 import re
