@@ -8,27 +8,27 @@ locals {
       "run failed" = {
         severity = "ERROR"
         query    = "sum by (pipeline) (increase(${local.promql.runs_ended}{${local.resource}, status=\"failed\"}[10m])) > 0"
-        text     = "A run of the pipeline $${metric.label.pipeline} failed. Nothing was published; the partition is as it was."
+        text     = "A run of the pipeline $${metric_or_resource.label.pipeline} failed. Nothing was published; the partition is as it was."
       }
       "deadline missed" = {
         severity = "CRITICAL"
         query    = "sum by (pipeline) (increase(${local.promql.deadlines_missed}{${local.resource}}[10m])) > 0"
-        text     = "The deadline of the pipeline $${metric.label.pipeline} has passed, and its run has not ended."
+        text     = "The deadline of the pipeline $${metric_or_resource.label.pipeline} has passed, and its run has not ended."
       }
       "gate stopped" = {
         severity = "WARNING"
         query    = "sum by (pipeline, gate) (increase(${local.promql.gates_judged}{${local.resource}, verdict=\"stop\"}[10m])) > 0"
-        text     = "A gate of the pipeline $${metric.label.pipeline} stopped its run. Nothing was published."
+        text     = "A gate of the pipeline $${metric_or_resource.label.pipeline} stopped its run. Nothing was published."
       }
       "drift high" = {
         severity = "WARNING"
         query    = "sum by (pipeline) (increase(${local.promql.drift_high}{${local.resource}}[10m])) > 0"
-        text     = "The predictions of $${metric.label.pipeline} are distributed otherwise than the night before: a PSI above ${var.alerts.max_psi}."
+        text     = "The predictions of $${metric_or_resource.label.pipeline} are distributed otherwise than the night before: a PSI above ${var.alerts.max_psi}."
       }
       "bytes billed high" = {
         severity = "WARNING"
         query    = "sum by (pipeline) (increase(${local.promql.bytes_billed_high}{${local.resource}}[10m])) > 0"
-        text     = "A run of $${metric.label.pipeline} processed more than ${format("%d", var.alerts.max_bytes_billed)} bytes."
+        text     = "A run of $${metric_or_resource.label.pipeline} processed more than ${format("%d", var.alerts.max_bytes_billed)} bytes."
       }
     },
     { for name, it in var.pipelines : "not published in time: ${name}" => {
