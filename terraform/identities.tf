@@ -51,7 +51,7 @@ locals {
 
     images = {
       "roles/artifactregistry.writer" = ["deployer"]
-      "roles/artifactregistry.reader" = ["scorer", "orchestrator"]
+      "roles/artifactregistry.reader" = var.image_readers
     }
     python = {
       "roles/artifactregistry.writer" = ["deployer"]

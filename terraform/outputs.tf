@@ -26,6 +26,15 @@ output "orchestrator_settings" {
   value       = local.orchestrator_settings
 }
 
+output "requests" {
+  description = "Grants that owners of other projects have to make, for nightscore to read there."
+  value = [for name, it in var.features : {
+    dataset = "${it.project}.${name}"
+    role    = "roles/bigquery.dataViewer"
+    member  = local.members.scorer
+  } if it.project != null]
+}
+
 output "scorer" {
   description = "E-mail address of the scorer, for pods on Kubernetes and for NIGHTSCORE_SERVICE_ACCOUNT elsewhere."
   value       = google_service_account.this["scorer"].email

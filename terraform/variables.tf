@@ -67,7 +67,7 @@ variable "protected" {
 }
 
 variable "features" {
-  description = "Datasets that pipelines read, by name: features, markers, outcomes. Those of another project, or with create = false, are given, and only read."
+  description = "Datasets that pipelines read, by name: features, markers, outcomes. They are given, or with create = true made here; a grant on another project's is asked for, in the output `requests`."
   type = map(object({
     project = optional(string)
     create  = optional(bool, false)
@@ -130,6 +130,18 @@ variable "github" {
   validation {
     condition     = can(regex("^[A-Za-z0-9._/-]+$", var.github.branch)) && can(regex("^[A-Za-z0-9_-]+$", var.github.models_environment))
     error_message = "The branch is named like main, the environment like models: no wildcards."
+  }
+}
+
+variable "image_readers" {
+  description = "Service accounts that pull images: those of the nodes of a cluster, where Airflow runs on Kubernetes."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for who in var.image_readers : can(regex("^serviceAccount:[^@ ]+@[^@ ]+$", who))])
+    error_message = "Images are pulled by service accounts, such as serviceAccount:nodes@example.iam.gserviceaccount.com."
   }
 }
 

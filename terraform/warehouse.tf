@@ -73,11 +73,12 @@ module "features" {
   })
 }
 
-# Given datasets: one grant is added, and nothing else of them is touched.
+# Given datasets: one grant is added, and nothing else of them is touched. Those of another project are their owner's to
+# grant: who applies this may have no rights there, and need none (output `requests`).
 resource "google_bigquery_dataset_iam_member" "features" {
-  for_each = { for name, it in var.features : name => it if !it.create }
+  for_each = { for name, it in var.features : name => it if !it.create && it.project == null }
 
-  project    = coalesce(each.value.project, var.project)
+  project    = var.project
   dataset_id = each.key
   role       = "roles/bigquery.dataViewer"
   member     = local.members.scorer

@@ -62,12 +62,16 @@ run "given_features_are_only_read" {
   command = plan
 
   variables {
-    features = { features = { project = "example-warehouse" }, outcomes = { create = true, loaders = ["group:data@example.com"] } }
+    features = { features = { project = "example-warehouse" }, markers = {}, outcomes = { create = true, loaders = ["group:data@example.com"] } }
   }
 
   assert {
-    condition     = google_bigquery_dataset_iam_member.features["features"].project == "example-warehouse"
-    error_message = "The grant is made where the dataset is."
+    condition     = keys(google_bigquery_dataset_iam_member.features) == ["markers"]
+    error_message = "A grant is made on what is given in this project, and on nothing of another's."
+  }
+  assert {
+    condition     = [for it in output.requests : it.dataset] == ["example-warehouse.features"]
+    error_message = "What another project has to grant is asked for."
   }
   assert {
     condition     = keys(module.features) == ["outcomes"]

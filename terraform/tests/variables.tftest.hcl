@@ -154,6 +154,16 @@ run "any_branch_is_no_branch" {
   expect_failures = [var.github]
 }
 
+run "nodes_pull_images" {
+  command = plan
+
+  variables {
+    image_readers = ["group:everybody@example.com"]
+  }
+
+  expect_failures = [var.image_readers]
+}
+
 run "pods_have_a_namespace" {
   command = plan
 

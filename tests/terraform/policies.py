@@ -17,7 +17,6 @@ ALLOWED = {
     "orchestrator": {
         "project": {"roles/composer.worker"},
         "dags": {"roles/storage.objectUser"},
-        "images": {"roles/artifactregistry.reader"},
         "python": {"roles/artifactregistry.reader"},
         "python_proxy": {"roles/artifactregistry.reader"},
         "packages": {"roles/artifactregistry.reader"},
@@ -36,7 +35,6 @@ ALLOWED = {
             "roles/storage.objectUser",
             "roles/storage.objectViewer",
         },
-        "images": {"roles/artifactregistry.reader"},
         "secret": {"roles/secretmanager.secretAccessor"},
     },
     "reader": {
@@ -66,6 +64,7 @@ PEOPLE = {
         "operations": {"roles/bigquery.dataViewer"},
     },
     "loaders": {"features": {"roles/bigquery.dataEditor"}},
+    "image_readers": {"images": {"roles/artifactregistry.reader"}},
 }
 
 # Where each type says which key encrypts it.
@@ -108,7 +107,7 @@ def all_allowed_roles_are_used(plan: Plan) -> Iterator[str]:
     held = {(plan.identity(g.member), g.on, _custom(plan, g.role) or g.role) for g in plan.grants}
     for who, places in ALLOWED.items():
         for place, roles in places.items():
-            if place not in ("secret", "python_proxy"):
+            if place not in ("features", "secret", "python_proxy"):
                 yield from (
                     f"{who} is allowed {r} on {place}, and has no use for it"
                     for r in roles
@@ -122,6 +121,7 @@ def members_are_known(plan: Plan) -> Iterator[str]:
     people = {
         "readers": set(variables.get("readers", [])),
         "operators": set(variables.get("operators", [])),
+        "image_readers": set(variables.get("image_readers", [])),
         "loaders": set(chain.from_iterable(it.get("loaders", []) for it in variables["features"].values())),
     }
     github = variables["github"]

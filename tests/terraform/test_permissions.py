@@ -23,6 +23,8 @@ PLACES = {
 def lacking(plan: Plan, where: str) -> set[str]:
     """Return the permissions that the scorer needs at a place and has not."""
     roles = {g.role for g in plan.grants if plan.identity(g.member) == "scorer" and g.on == PLACES[where]}
+    if where == "features_dataset":
+        roles |= {asked["role"] for asked in plan.outputs["requests"]}
     return set(NEEDED[where]) - {permission for role in roles for permission in ROLES[role]}
 
 
@@ -39,7 +41,16 @@ def test_a_grant_that_is_gone_is_noticed(plans: dict[str, Plan], where: str):
             if grant.on == PLACES[where]:
                 plan.one(grant.address).values.update(members=["group:nobody@example.com"], member=None)
 
-    assert lacking(plans["prod"].changed(take_away), where) == set(NEEDED[where])
+    assert lacking(plans["dev"].changed(take_away), where) == set(NEEDED[where])
+
+
+def test_what_others_must_grant_is_asked_for_exactly(plan: Plan):
+    asked = {item["dataset"]: item for item in plan.outputs["requests"]}
+
+    assert set(asked) == {
+        f"{it['project']}.{name}" for name, it in plan.variables["features"].items() if it.get("project")
+    }
+    assert all(plan.identity(item["member"]) == "scorer" for item in asked.values())
 
 
 def test_every_feature_dataset_is_readable(plan: Plan):
@@ -50,4 +61,5 @@ def test_every_feature_dataset_is_readable(plan: Plan):
         and any(plan.identity(m) == "scorer" for m in item.values.get("members") or [item.values.get("member")])
     }
 
-    assert granted == set(plan.variables["features"])
+    asked = {item["dataset"].split(".")[1] for item in plan.outputs["requests"]}
+    assert granted | asked == set(plan.variables["features"])

@@ -17,15 +17,18 @@ NOT_GIVEN = {
     "NIGHTSCORE_MLFLOW_TRACKING_URI": "may hold a password, and is then a secret; else the variable `settings` sets it",
     "NIGHTSCORE_PIPELINES_DIR": "follows from where the DAGs are",
     "NIGHTSCORE_SERVICE_ACCOUNT": "where the process is not the scorer itself: managed Airflow",
+    "NIGHTSCORE_HOME": "follows from where the DAGs are: managed Airflow, `orchestrator_settings`",
+    "NIGHTSCORE_SIGNING_PASSWORD": "a secret, of whoever signs models",
+    "NIGHTSCORE_LOG_FORMAT": "a matter of taste of whoever reads logs: docs/observability.md",
 }
-# Settings that are no field: they point at folders.
-NO_FIELD = {"NIGHTSCORE_HOME"}
 
 
 def known() -> set[str]:
-    """Return every variable that nightscore reads, but those of local servers."""
+    """Return every variable that nightscore reads, but those of local servers: its fields, and what the code names."""
     fields = {field.name for field in dataclasses.fields(Settings) if not field.name.endswith("_host")}
-    return {f"NIGHTSCORE_{name.upper()}" for name in fields}
+    files = [path.read_text() for path in (ROOT / "include/nightscore").glob("**/*.py")]
+    named = {name for text in files for name in re.findall(r"\bNIGHTSCORE_[A-Z_]+[A-Z]\b", text)}
+    return {f"NIGHTSCORE_{name.upper()}" for name in fields} | named
 
 
 def free() -> set[str]:
@@ -45,7 +48,7 @@ def test_every_setting_is_given_or_says_why_not(plan: Plan):
 def test_managed_airflow_is_told_more(plan: Plan):
     further = set(plan.outputs["orchestrator_settings"]) - set(plan.outputs["settings"])
 
-    assert further == {"NIGHTSCORE_SERVICE_ACCOUNT"} | NO_FIELD
+    assert further == {"NIGHTSCORE_SERVICE_ACCOUNT", "NIGHTSCORE_HOME"}
     [airflow] = plan.resources("google_composer_environment")
     assert airflow.values["config"][0]["software_config"][0]["env_variables"] == plan.outputs["orchestrator_settings"]
 
