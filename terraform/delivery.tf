@@ -152,6 +152,7 @@ locals {
     "compute.regionOperations.get",
     "dns.changes.get",
     "iam.serviceAccounts.getIamPolicy",
+    "iam.workloadIdentityPools.getAttestationRules", # the provider asks for them whenever it reads a pool
     "logging.settings.get",
     "resourcemanager.projects.get",
     "resourcemanager.projects.getIamPolicy",

@@ -185,7 +185,7 @@ def ci_cannot_grant_delete_or_read(plan: Plan) -> Iterator[str]:
         for pattern, what in ((CHANGES_GRANTS, "grants"), (READS_DATA, "reads data"), (DELETES_DATA, "deletes data")):
             yield from (f"{name} {what}: {it}" for it in permissions if re.search(pattern, it))
     for permission in found.get("plan", ["?"]):
-        if not re.search(r"\.(get|list|getIamPolicy|use)$", permission):
+        if not re.search(r"\.(get|list|getIamPolicy|getAttestationRules|use)$", permission):
             yield f"plan changes something: {permission}"
 
 
