@@ -1,6 +1,6 @@
-# Who may do what. Every grant to an identity of this project stands in the table below, but those of Google's service
-# agents to the keys (keys.tf). A name without a colon is one of the identities; roles are complete: what is not here is
-# taken away by the next apply, except on the project itself, which holds Google's own grants too.
+# Who may do what. A name without a colon is one of the identities. Roles are complete: what is not here is taken away by
+# the next apply, except on the project itself, which holds Google's own grants too. Not here are Google's agents and the
+# keys that they use (keys.tf), and what variables name: readers of secrets (secrets.tf), loaders of features (warehouse.tf).
 
 locals {
   identities = {
@@ -40,12 +40,12 @@ locals {
       "roles/bigquery.dataViewer" = var.operators
     }
 
-    bucket = { # replacing and deleting is granted by a condition: registry.tf
+    bucket = { # what is replaced and deleted: iam_where
       "roles/storage.legacyBucketReader" = ["scorer"]
       "roles/storage.objectViewer"       = ["scorer", "registrar"]
       "roles/storage.objectCreator"      = ["scorer"]
     }
-    dags = { # and one object for the planner: orchestrator.tf
+    dags = {
       "roles/storage.objectUser" = ["deployer", "orchestrator"]
     }
 
@@ -71,11 +71,48 @@ locals {
     registrar = { "roles/iam.workloadIdentityUser" = local.github.registrar }
   }
 
+  # The same for some of a bucket's objects, by a condition.
+  iam_where = {
+    bucket = {
+      "scorer replaces all but versions of models" = {
+        role        = "roles/storage.objectUser"
+        who         = ["scorer"]
+        description = "Leases and aliases are replaced, parts of runs are deleted; versions of models never."
+        expression  = local.not_a_version
+      }
+      "registrar creates in the registry" = {
+        role        = "roles/storage.objectCreator"
+        who         = ["registrar"]
+        description = "New versions of models, and what belongs to them."
+        expression  = local.in_registry
+      }
+      "registrar replaces aliases" = {
+        role        = "roles/storage.objectUser"
+        who         = ["registrar"]
+        description = "Aliases and lists of imports are replaced; versions of models never."
+        expression  = "${local.in_registry} && ${local.not_a_version}"
+      }
+    }
+    dags = {
+      "planner reads pip.conf" = {
+        role        = "roles/storage.objectViewer"
+        who         = ["planner"]
+        description = "The one object here that Terraform compares; logs beside it are not for pull requests."
+        expression  = "resource.name.startsWith(\"projects/_/buckets/${local.dags_bucket}/objects/config/\")"
+      }
+    }
+  }
+
   # The table in IAM's words: service accounts by their e-mail, and no role without members.
   members = { for name, it in google_service_account.this : name => it.member }
   grants = {
     for resource, roles in local.iam : resource => {
       for role, who in roles : role => [for it in who : lookup(local.members, it, it)] if length(who) > 0
+    }
+  }
+  grants_where = {
+    for resource, grants in local.iam_where : resource => {
+      for title, it in grants : title => merge(it, { members = [for who in it.who : local.members[who]] })
     }
   }
 }

@@ -38,15 +38,8 @@ module "dags" {
     { action = { type = "Delete" }, condition = { daysSinceNoncurrentTime = 90 } },
     { action = { type = "AbortIncompleteMultipartUpload" }, condition = { age = 7 } },
   ]
-  iam = local.grants.dags
-  iam_where = {
-    "planner reads pip.conf" = {
-      role        = "roles/storage.objectViewer"
-      members     = [local.members.planner]
-      description = "The one object here that Terraform compares; logs beside it are not for pull requests."
-      expression  = "resource.name.startsWith(\"projects/_/buckets/${local.dags_bucket}/objects/config/\")"
-    }
-  }
+  iam       = local.grants.dags
+  iam_where = local.grants_where.dags
 }
 
 # Where the environment's packages come from; it is read when the environment is built.

@@ -26,24 +26,5 @@ module "bucket" {
   object_retention = true
   lifecycle_rules  = jsondecode(file("${local.schemas}/lifecycle.json")).rule
   iam              = local.grants.bucket
-  iam_where = {
-    "scorer replaces all but versions of models" = {
-      role        = "roles/storage.objectUser"
-      members     = [local.members.scorer]
-      description = "Leases and aliases are replaced, parts of runs are deleted; versions of models never."
-      expression  = local.not_a_version
-    }
-    "registrar creates in the registry" = {
-      role        = "roles/storage.objectCreator"
-      members     = [local.members.registrar]
-      description = "New versions of models, and what belongs to them."
-      expression  = local.in_registry
-    }
-    "registrar replaces aliases" = {
-      role        = "roles/storage.objectUser"
-      members     = [local.members.registrar]
-      description = "Aliases and lists of imports are replaced; versions of models never."
-      expression  = "${local.in_registry} && ${local.not_a_version}"
-    }
-  }
+  iam_where        = local.grants_where.bucket
 }
