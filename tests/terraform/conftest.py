@@ -78,9 +78,9 @@ def plans(request: pytest.FixtureRequest) -> dict[str, Plan]:
     given = os.environ.get("TERRAFORM_PLANS")
     if given:
         return {name: Plan(json.loads((Path(given) / f"{name}.json").read_text())) for name in ENVIRONMENTS}
+    terraform = request.getfixturevalue("terraform")
     if PROVIDER not in os.environ.get("TF_REATTACH_PROVIDERS", ""):
         pytest.skip("Not checked: the real provider plans with credentials alone. Hand plans in by TERRAFORM_PLANS.")
-    terraform = request.getfixturevalue("terraform")
     return {name: terraform.plan(terraform.root / f"environments/{name}.tfvars") for name in ENVIRONMENTS}
 
 
