@@ -65,12 +65,13 @@ def to_json(content: Json) -> bytes:
 
 @dataclass(frozen=True)
 class Found:
-    """An object of a listing: size in bytes, time of its last change (UTC), generation."""
+    """An object of a listing: size in bytes, time of its last change (UTC), generation, CRC32C in base64."""
 
     name: str
     size: int
     updated: dt.datetime
     generation: int
+    crc32c: str
 
 
 class Bucket:
@@ -178,7 +179,7 @@ class Bucket:
         """Yield the objects under a prefix, in order."""
         with _translated(f"listing {prefix}"):
             for blob in self._client.list_blobs(self.name, prefix=prefix, match_glob=match_glob):
-                yield Found(blob.name, int(blob.size), blob.updated, int(blob.generation))
+                yield Found(blob.name, int(blob.size), blob.updated, int(blob.generation), blob.crc32c)
 
     def delete(self, name: str, generation: int) -> bool:
         """Delete an object only if it is still at `generation`; return whether it was."""

@@ -33,7 +33,21 @@ def services() -> "Services":
 
 
 def _register_commands() -> None:
-    from nightscore.cli import clean, demo, docs, evidence, local, models, pipelines, plan, replay, rollback, run, runs
+    from nightscore.cli import (
+        clean,
+        demo,
+        docs,
+        evidence,
+        local,
+        models,
+        pipelines,
+        plan,
+        release,
+        replay,
+        rollback,
+        run,
+        runs,
+    )
 
     app.command("plan")(plan.plan)
     app.command("run")(run.run)
@@ -45,6 +59,7 @@ def _register_commands() -> None:
     app.add_typer(runs.app, name="runs")
     app.add_typer(pipelines.app, name="pipelines")
     app.add_typer(models.app, name="models")
+    app.add_typer(release.app, name="release")
     app.add_typer(local.app, name="local")
     app.add_typer(demo.app, name="demo")
 

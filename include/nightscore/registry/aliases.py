@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nightscore.errors import ConfigurationError, near_miss
+from nightscore.history import standing
 from nightscore.objects import Bucket, Json, to_json
 
 Kind = Literal["register", "promote", "rollback"]
@@ -69,24 +70,16 @@ class Alias:
     def before(self) -> tuple[int, str | None]:
         """Return the version that the present one has replaced, and its digest as it was then.
 
-        A rollback is no promotion: a second one goes further back, and not forth again.
-
         Raises:
             NoEarlierVersionError: there is none.
         """
-        standing: list[int] = []
-        for entry in self.history:
-            if entry.get("kind") == "rollback":
-                while standing and standing[-1] != entry["to"]:
-                    standing.pop()
-            elif standing[-1:] != [entry["to"]]:
-                standing.append(entry["to"])
-        if len(standing) < 2:
+        stack = standing(self.history)
+        if len(stack) < 2:
             raise NoEarlierVersionError(
                 f"{self.name}@{self.alias} points to {self.version or 'nothing'} and has replaced no version. Point it "
                 f"to one with `nightscore models promote {self.name} VERSION --alias {self.alias}`."
             )
-        earlier = standing[-2]
+        earlier = int(stack[-2])
         digest = next((e.get("digest") for e in reversed(self.history) if e["to"] == earlier), None)
         return earlier, digest
 
