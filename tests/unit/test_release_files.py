@@ -7,6 +7,8 @@ import pytest
 from nightscore.release import VersionNameError, _require_version, read_files, read_pointer, write_pointer
 from nightscore.release_files import ManifestError, ReleaseFileError, parse_manifest
 
+FILE = {"size": 1, "sha256": "", "crc32c": ""}
+
 
 @pytest.mark.parametrize(
     ("name", "said"),
@@ -74,7 +76,7 @@ def test_versions_are_names_that_airflow_does_not_look_into(version):
     ],
 )
 def test_a_manifest_that_leads_elsewhere_is_refused(content):
-    with pytest.raises(ManifestError, match="is (not )?the manifest of"):
+    with pytest.raises(ManifestError, match=r"is (not )?the manifest of"):
         parse_manifest("1", json.dumps(content).encode(), "it")
 
 
