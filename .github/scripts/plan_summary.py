@@ -1,0 +1,118 @@
+"""Tell of a Terraform plan in Markdown, and reduce it to a digest: `plan_summary.py plan.json ENVIRONMENT`.
+
+Which resources change and which of their attributes, never a value: a plan's values may be sensitive, and a pull
+request is read by more people than the state is. What is destroyed comes first, and is never cut off.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+LONGEST = 60_000  # characters; GitHub takes 65,536
+MOST_ATTRIBUTES = 12
+SIGNS = {
+    ("delete",): ("-", "destroy"),
+    ("delete", "create"): ("-/+", "replace"),
+    ("create", "delete"): ("+/-", "replace"),
+    ("forget",): ("forget", "forget"),
+    ("create",): ("+", "add"),
+    ("update",): ("~", "change"),
+}
+QUIET = {("no-op",), ("read",)}
+
+
+def main() -> None:
+    """Print the Markdown, or with `--digest` instead of an environment the digest alone."""
+    plan = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    if sys.argv[2] == "--digest":
+        sys.stdout.write(digest(plan) + "\n")
+    else:
+        sys.stdout.write(markdown(plan, sys.argv[2]))
+
+
+def changed(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the resources that change, the most dangerous first."""
+    order = list(SIGNS)
+    found = [
+        item
+        for item in plan.get("resource_changes", [])
+        if tuple(item["change"]["actions"]) not in QUIET or item["change"].get("importing")
+    ]
+    return sorted(found, key=lambda item: (_rank(order, item), item["address"]))
+
+
+def digest(plan: dict[str, Any]) -> str:
+    """Return the SHA-256 of everything that applying the plan would change; two plans of one digest do the same."""
+    content = {
+        "resources": [
+            {"address": item["address"], "deposed": item.get("deposed"), "change": item["change"]}
+            for item in changed(plan)
+        ],
+        "outputs": {
+            name: change
+            for name, change in plan.get("output_changes", {}).items()
+            if tuple(change["actions"]) not in QUIET
+        },
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def markdown(plan: dict[str, Any], environment: str) -> str:
+    """Return a heading and a table of at most LONGEST characters."""
+    items = changed(plan)
+    counts: dict[str, int] = {}
+    for item in items:
+        word = _sign(item)[1]
+        counts[word] = counts.get(word, 0) + 1
+    words = ", ".join(f"{count} to {word}" for word, count in counts.items()) or "no changes"
+    lines = [f"### Terraform plan for {environment}: {words}", ""]
+    if counts.keys() & {"destroy", "replace"}:
+        lines += ["**Something is destroyed.** See the first rows.", ""]
+    lines += [f"Digest of the changes: `{digest(plan)}`", ""]
+    if items:
+        lines += ["| | resource | attributes |", "|---|---|---|"]
+    size = sum(len(line) + 1 for line in lines)
+    for number, item in enumerate(items):
+        row = f"| `{_sign(item)[0]}` | {_code(item['address'])} | {_attributes(item['change'])} |"
+        size += len(row) + 1
+        if size > LONGEST:
+            lines += ["", f"… and {len(items) - number} more; the job's log has all of them."]
+            break
+        lines.append(row)
+    return "\n".join(lines) + "\n"
+
+
+def _sign(item: dict[str, Any]) -> tuple[str, str]:
+    actions = tuple(item["change"]["actions"])
+    return ("import", "import") if actions in QUIET else SIGNS.get(actions, ("?", "change otherwise"))
+
+
+def _rank(order: list[tuple[str, ...]], item: dict[str, Any]) -> int:
+    actions = tuple(item["change"]["actions"])
+    return order.index(actions) if actions in order else len(order)
+
+
+def _attributes(change: dict[str, Any]) -> str:
+    """Return the names of the attributes that change; of a new or destroyed resource, none."""
+    before, after, unknown = (change.get(key) or {} for key in ("before", "after", "after_unknown"))
+    if not change.get("before") or not change.get("after"):
+        return ""
+    names = sorted(
+        name for name in {*before, *after, *unknown} if before.get(name) != after.get(name) or unknown.get(name)
+    )
+    causes = {str(path[0]) for path in change.get("replace_paths") or [] if path}
+    shown = [f"{_code(name)} (forces the replacement)" if name in causes else _code(name) for name in names]
+    more = f" … and {len(names) - MOST_ATTRIBUTES} more" if len(names) > MOST_ATTRIBUTES else ""
+    return ", ".join(shown[:MOST_ATTRIBUTES]) + more
+
+
+def _code(text: str) -> str:
+    """Return text that is shown as it is: a key of for_each may hold anything."""
+    flat = " ".join(str(text).split()).replace("`", "'").replace("|", "\\|")
+    return f"`{flat[:300]}`"
+
+
+if __name__ == "__main__":
+    main()
