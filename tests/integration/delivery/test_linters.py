@@ -1,0 +1,78 @@
+"""`make workflows`: what it says of a workflow that is wrong in a way that each of its linters alone finds."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from workflows import FILES, ROOT
+
+LINTERS = ROOT / ".nightscore" / "workflow-linters"
+CHECKOUT = "actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683  # v4.2.2"
+SOUND = f"""\
+name: sound
+on: push
+permissions:
+  contents: read
+concurrency:
+  group: sound
+jobs:
+  build:
+    runs-on: ubuntu-24.04
+    timeout-minutes: 5
+    steps:
+      - uses: {CHECKOUT}
+        with:
+          persist-credentials: false
+      - name: Say
+        env:
+          WHO: ${{{{ vars.WHO }}}}
+        run: echo "$WHO"
+"""
+BROKEN = {
+    "actionlint": ("vars.WHO", "var.WHO", 'undefined variable "var"'),
+    "shellcheck": ('echo "$WHO"', "echo $WHO", "SC2086"),
+    "zizmor": (CHECKOUT, "actions/checkout@v4", "unpinned-uses"),
+}
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("npm") is None and "CI" not in os.environ,
+    reason="Node.js is not installed: workflows were not linted here.",
+)
+
+
+@pytest.fixture(scope="module")
+def lint():
+    make = ["make", "--silent", f"{LINTERS.relative_to(ROOT)}/.installed"]
+    subprocess.run(make, cwd=ROOT, check=True, capture_output=True)
+
+    def run(*files):
+        command = [
+            sys.executable,
+            str(ROOT / ".github" / "scripts" / "lint_workflows.py"),
+            str(LINTERS),
+            *map(str, files),
+        ]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_the_workflows_are_clean(lint):
+    done = lint(*FILES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("linter", BROKEN)
+def test_each_linter_finds_what_is_its_own(lint, tmp_path, linter):
+    path = tmp_path / ".github" / "workflows" / "sound.yml"
+    path.parent.mkdir(parents=True)
+    path.write_text(SOUND)
+    assert lint(path).returncode == 0, lint(path).stdout
+    good, bad, said = BROKEN[linter]
+    path.write_text(SOUND.replace(good, bad))
+    done = lint(path)
+    assert done.returncode == 1
+    assert said in done.stdout + done.stderr
