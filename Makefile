@@ -88,7 +88,7 @@ sbom: setup  ## Write the bill of materials (CycloneDX) of the wheel in dist/ an
 
 .PHONY: audit
 audit: setup  ## Look for advisories about what requirements.txt pins (asks a public database)
-	@$(UV) tool run --from pip-audit==2.10.1 pip-audit --no-deps --disable-pip --requirement requirements.txt \
+	@$(UV) tool run --from pip-audit==2.10.1 pip-audit --strict --no-deps --disable-pip --requirement requirements.txt \
 	  $$(sed -nE 's/^([A-Z]+-[A-Za-z0-9-]+) .+/--ignore-vuln \1/p' .github/accepted-advisories.txt)
 
 .PHONY: image
