@@ -187,3 +187,21 @@ def test_only_one_check_is_needed_and_it_waits_for_every_job():
     jobs = load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
     assert set(jobs["passed"]["needs"]) == set(jobs) - {"passed"}
     assert jobs["passed"]["if"] == "always()"
+
+
+def test_the_documentation_names_every_variable_that_must_be_set():
+    text = "\n".join(path.read_text() for path in FILES)
+    wanted = set(re.findall(r"\bvars\.([A-Z_]+)", text))
+    assert len(wanted) >= 15
+    table = (ROOT / "docs" / "delivery.md").read_text().partition("## Set up once")[2].partition("\n## ")[0]
+    assert wanted - set(re.findall(r"`([A-Z_]+)`", table)) == set()
+
+
+@pytest.mark.skipif(not (ROOT / "terraform").is_dir(), reason="There is no Terraform configuration here.")
+def test_what_the_variables_are_taken_from_is_an_output_of_terraform():
+    outputs = set(re.findall(r'^output "(\w+)"', (ROOT / "terraform" / "outputs.tf").read_text(), re.MULTILINE))
+    table = (ROOT / "docs" / "delivery.md").read_text().partition("| variable | where |")[2].partition("\n\n")[0]
+    named = [row.split("|")[3].strip(" `") for row in table.splitlines() if row.count("|") == 4 and "---" not in row]
+    assert len(named) >= 10
+    assert {name for name in named if " " not in name} <= outputs
+    assert re.search(r'^variable "package"', (ROOT / "terraform" / "variables.tf").read_text(), re.MULTILINE)

@@ -78,7 +78,7 @@ def test_a_pull_request_is_told_what_changes_and_no_value(terraform):
     assert "correct horse" in (terraform.out / "plan.json").read_text(), "which is why that file goes nowhere"
     assert "correct horse" not in text
     backend = (terraform.folder.parent / "backend.tfbackend").read_text()
-    assert backend == 'bucket = "example-state"\nprefix = "dev"\n'
+    assert backend == 'bucket = "example-state"\nprefix = "nightscore"\n'
     planned = json.loads((terraform.out / "plan.json").read_text())
     assert planned["variables"]["package"]["value"].startswith("0.1.0.dev"), "the wheel of this commit"
 
