@@ -6,6 +6,7 @@ request is read by more people than the state is. What is destroyed comes first,
 
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,17 @@ SIGNS = {
     ("update",): ("~", "change"),
 }
 QUIET = {("no-op",), ("read",)}
+# Who may do what: the deployer cannot change that, and would stop half-way.
+GRANTS = re.compile(r"google_(\w+_)?iam_\w+|google_service_account(_\w+)?")
 
 
 def main() -> None:
-    """Print the Markdown, or with `--digest` instead of an environment the digest alone."""
+    """Print the Markdown, or with `--digest` or `--grants` instead of an environment only these."""
     plan = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if sys.argv[2] == "--digest":
         sys.stdout.write(digest(plan) + "\n")
+    elif sys.argv[2] == "--grants":
+        sys.stdout.writelines(f"{item['address']}\n" for item in changed(plan) if is_grant(item))
     else:
         sys.stdout.write(markdown(plan, sys.argv[2]))
 
@@ -41,6 +46,11 @@ def changed(plan: dict[str, Any]) -> list[dict[str, Any]]:
         if tuple(item["change"]["actions"]) not in QUIET or item["change"].get("importing")
     ]
     return sorted(found, key=lambda item: (_rank(order, item), item["address"]))
+
+
+def is_grant(item: dict[str, Any]) -> bool:
+    """Return whether a resource says who may do what."""
+    return re.fullmatch(GRANTS, item.get("type", "")) is not None
 
 
 def digest(plan: dict[str, Any]) -> str:
@@ -70,6 +80,8 @@ def markdown(plan: dict[str, Any], environment: str) -> str:
     lines = [f"### Terraform plan for {environment}: {words}", ""]
     if counts.keys() & {"destroy", "replace"}:
         lines += ["**Something is destroyed.** See the first rows.", ""]
+    if grants := sum(map(is_grant, items)):
+        lines += [f"**It changes who may do what ({grants}).** People must apply that before this is deployed.", ""]
     lines += [f"Digest of the changes: `{digest(plan)}`", ""]
     if items:
         lines += ["| | resource | attributes |", "|---|---|---|"]

@@ -105,6 +105,21 @@ def test_what_was_approved_is_applied_and_nothing_else(terraform):
 
 
 @needs_terraform
+def test_a_plan_that_changes_who_may_do_what_is_left_to_people(terraform):
+    approved = plan(terraform)
+    planned = json.loads((terraform.out / "plan.json").read_text())
+    for kind in ("google_project_iam_member", "google_service_account", "google_iam_workload_identity_pool_provider"):
+        grant = {**change(f"{kind}.this", ["create"], None, {}), "type": kind}
+        content = {**planned, "resource_changes": [*planned["resource_changes"], grant]}
+        (terraform.out / "plan.json").write_text(json.dumps(content))
+        done = apply(terraform, approved, approved)
+        assert done.returncode == 1
+        assert f"Apply this by hand, then run all jobs again:\n{kind}.this\n" in done.stderr
+        assert "**It changes who may do what (1).**" in summary(terraform.out.parent, content["resource_changes"])
+    assert not (terraform.root / "terraform.tfstate").exists()
+
+
+@needs_terraform
 def test_a_plan_that_fails_stops_the_job(terraform):
     (terraform.root / "main.tf").write_text("resource {}\n")
     done = terraform.run("deploy-environment", "plan", "Plan", TF_VAR_package="1", LOCK="false")

@@ -4,15 +4,22 @@ import datetime as dt
 import os
 import random
 import runpy
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
+import pyarrow as pa
 import pytest
+from sklearn.linear_model import LogisticRegression
 
+from nightscore import settings as settings_module
 from nightscore.errors import TransientError
-from nightscore.orchestration import released
+from nightscore.orchestration import released, tasks
 from nightscore.release import read_pointer, write_pointer
 from nightscore.release_files import NotWholeError
+from nightscore.run import open_run
 from nightscore.settings import pipelines_dir
 from nightscore.specs import load_spec
 
@@ -158,3 +165,47 @@ def test_the_checkouts_own_folder_can_be_released(releases, copy):
     direct = runpy.run_path(str(DAGS_FOLDER / "scoring.py"))
     assert {name for name in direct if name.startswith("score_")} <= set(found)
     assert any(name.startswith("score_") for name in found)
+
+
+def test_a_run_in_flight_goes_on_with_the_spec_that_it_was_planned_with(
+    releases, copy, bench, settings, tmp_path, monkeypatch
+):
+    """The task `plan` of one release, then another release on the worker, then what every later task opens."""
+    for variable, value in environment_of(settings).items():
+        monkeypatch.setenv(variable, value)
+    rows = pa.table({"id": [1, 2], "age": [30, 40], "snapshot_date": [bench.day] * 2})
+    bench.write("features", rows)
+    sample = pd.DataFrame({"age": range(20, 60)})
+    bench.register(
+        LogisticRegression().fit(sample, sample.age > 40), pa.Table.from_pandas(sample, preserve_index=False)
+    )
+    pushed = {}
+    run = SimpleNamespace(dag_id=f"score_{bench.name}", run_id="manual__1", triggering_user_name=None)
+    for owner in ("old", "new"):
+        folder = tmp_path / owner
+        (folder / "pipelines" / bench.name).mkdir(parents=True)
+        shutil.copy(DAGS_FOLDER / "scoring.py", folder)
+        (folder / "pipelines" / bench.name / "pipeline.yaml").write_text(bench.spec_text(owner=owner))
+        releases.upload(owner, folder)
+        releases.activate(owner, "deployed")
+        copy.put_all(releases)
+        found = runpy.run_path(str(copy.folder / "nightscore.py"))
+        assert found[f"score_{bench.name}"].owner == owner
+        settings_module.settings.cache_clear()  # a task's process is a new one
+        if owner == "old":
+            ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
+            tasks.plan(bench.name, {}, bench.day.isoformat(), run, ti)
+    settings_module.settings.cache_clear()
+    assert load_spec(bench.name, pipelines_dir()).owner == "new"
+    assert open_run(bench.services, bench.name, pushed[tasks.RUN_KEY]).spec.owner == "old"
+
+
+def environment_of(settings):
+    found = {
+        "NIGHTSCORE_PROJECT": settings.project,
+        "NIGHTSCORE_BUCKET": settings.bucket,
+        "BIGQUERY_EMULATOR_HOST": settings.bigquery_host,
+        "BIGQUERY_STORAGE_EMULATOR_HOST": settings.bigquery_storage_host,
+        "STORAGE_EMULATOR_HOST": settings.storage_host,
+    }
+    return {name: value for name, value in found.items() if value}
