@@ -107,7 +107,7 @@ def cancelled_deployments(text, workflow):
     ]
 
 
-CHECKOUT = "uses: actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683  # v4.2.2"
+CHECKOUT = "uses: actions/checkout@de0fac2e4500dabe0009e67214ff5f5447ce83dd  # v6.0.2"
 SOUND = f"""
 on: [pull_request]
 permissions: {{contents: read}}
@@ -126,8 +126,8 @@ jobs:
         run: echo "$TITLE"
 """
 POLICIES = [
-    (unpinned, "@11bd71901bbe5b1630ceea73d27597364c9af683  # v4.2.2", "@v4"),
-    (unpinned, "  # v4.2.2", ""),
+    (unpinned, "@de0fac2e4500dabe0009e67214ff5f5447ce83dd  # v6.0.2", "@v4"),
+    (unpinned, "  # v6.0.2", ""),
     (strangers, "actions/checkout@", "stranger/checkout@"),
     (generous, "permissions: {contents: read}\n", "permissions: write-all\n"),
     (generous, "permissions: {contents: read}\n", ""),

@@ -10,7 +10,7 @@ import pytest
 from workflows import FILES, ROOT
 
 LINTERS = ROOT / ".nightscore" / "workflow-linters"
-CHECKOUT = "actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683  # v4.2.2"
+CHECKOUT = "actions/checkout@de0fac2e4500dabe0009e67214ff5f5447ce83dd  # v6.0.2"
 SOUND = f"""\
 name: sound
 on: push
