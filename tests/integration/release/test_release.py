@@ -186,7 +186,7 @@ def nth_write(number):
     return fits
 
 
-@pytest.mark.parametrize("when", [BEFORE, DURING, AFTER])
+@pytest.mark.parametrize("when", [BEFORE, pytest.param(DURING, marks=pytest.mark.thorough), AFTER])
 def test_killed_anywhere_the_old_release_stays_whole_and_the_next_try_completes(
     releases, folder, network, settings, tmp_path, when
 ):
