@@ -74,6 +74,18 @@ class StatementError(ConfigurationError):
         super().__init__(f"BigQuery refused to go on while {doing}: {self.cause}")
 
 
+class DatasetError(ConfigurationError):
+    """A dataset is missing and could not be created."""
+
+    def __init__(self, dataset: str, location: str, cause: str) -> None:
+        project, name = dataset.rsplit(".", 1)
+        why = re.sub(r"^[A-Z]+ https?://\S+: ", "", cause).rstrip(".")
+        super().__init__(
+            f"There is no dataset {dataset}, and it could not be created: {why}. Create it "
+            f"(`bq mk --location={location} --dataset {project}:{name}`), or grant bigquery.datasets.create on the project."
+        )
+
+
 class TableNotFoundError(ConfigurationError):
     """A table that should be there is not."""
 
@@ -307,14 +319,34 @@ class Warehouse:
         return tuple(Column.from_api(field) for field in self.require_table(table).schema)
 
     def create_dataset(self, name: str, description: str) -> None:
-        """Create a dataset where there is none."""
+        """Create a dataset where there is none; one that is there is not asked for, which takes a permission less.
+
+        Raises:
+            DatasetError: there is none, and it could not be created.
+        """
         from google.cloud import bigquery
 
-        dataset = bigquery.Dataset(name if "." in name else f"{self.config.project}.{name}")
+        full = name if "." in name else f"{self.config.project}.{name}"
+        if self.find_dataset(full) is not None:
+            return
+        dataset = bigquery.Dataset(full)
         dataset.location = self.config.location
         dataset.description = description
-        with translated(f"creating the dataset {name}"):
-            self.client.create_dataset(dataset, exists_ok=True, retry=self.retry)
+        try:
+            with translated(f"creating the dataset {name}"):
+                self.client.create_dataset(dataset, exists_ok=True, retry=self.retry)
+        except StatementError as error:
+            raise DatasetError(full, self.config.location, error.cause) from error
+
+    def find_dataset(self, name: str) -> "bigquery.Dataset | None":
+        """Return a dataset's metadata, or None when there is no such dataset."""
+        from google.api_core.exceptions import NotFound
+
+        with translated(f"looking up the dataset {name}"):
+            try:
+                return self.client.get_dataset(name, retry=self.retry)
+            except NotFound:
+                return None
 
     def await_jobs(self, job_key: str, *, doing: str) -> None:
         """Wait until no job of a key runs any more, however it ends."""

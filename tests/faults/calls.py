@@ -74,7 +74,7 @@ def normal(text: str) -> str:
 def describe_bigquery(method: str, target: str, body: bytes) -> str:
     """Return a request to BigQuery's REST API in a few words."""
     path = urlsplit(target).path.split("/projects/", 1)[-1].partition("/")[2]
-    content = _json(body)
+    content = _json(body) if method == "POST" else {}  # the rows of an upload follow by PUT
     match method, path.split("/"):
         case "POST", ["queries"]:
             found = f"query {_statement(content['query'])}"
@@ -84,6 +84,8 @@ def describe_bigquery(method: str, target: str, body: bytes) -> str:
             found = "get job" if kind == "jobs" else "get results"
         case "POST", ["datasets"]:
             found = f"create dataset {content['datasetReference']['datasetId']}"
+        case "GET", ["datasets", dataset]:
+            found = f"get dataset {dataset}"
         case "POST", ["datasets", _, "tables"]:
             found = f"create table {content['tableReference']['tableId']}"
         case _, ["datasets", _, "tables", table]:

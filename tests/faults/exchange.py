@@ -22,7 +22,7 @@ from typing import Protocol
 from faults.calls import Call
 
 NOT_PASSED_ON = {"connection", "keep-alive", "transfer-encoding", "content-length"}
-REASONS = {429: "rateLimitExceeded", 500: "internalError", 503: "backendError"}
+REASONS = {403: "accessDenied", 429: "rateLimitExceeded", 500: "internalError", 503: "backendError"}
 
 
 @dataclass(frozen=True)

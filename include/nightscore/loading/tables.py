@@ -108,7 +108,8 @@ def load_files(
     try:
         rows = _stage(warehouse, staging, columns, _shaped(sources, columns, partition, days), key)
         progress(f"Replacing {listed(sorted(days), most=3) if days else 'all rows'} of {table} by {rows:,} rows.")
-        _ensure_table(warehouse, table, columns, partition)
+        if existing is None:
+            _create_table(warehouse, table, columns, partition)
         _replace(warehouse, table, staging, columns, partition, sorted(days), key)
     finally:
         # Were it to fail, the table goes by itself a day later; the load's own error matters more.
@@ -230,7 +231,7 @@ def _send(
             return warehouse.client.get_job(job_id)
 
 
-def _ensure_table(warehouse: Warehouse, table: str, columns: Sequence[Incoming], partition: str | None) -> None:
+def _create_table(warehouse: Warehouse, table: str, columns: Sequence[Incoming], partition: str | None) -> None:
     from google.cloud import bigquery
 
     full = warehouse.full_name(table)
