@@ -43,6 +43,8 @@ class Settings:
         pipelines_dir: folder with one folder per pipeline.
         price_per_tib: price of 2^40 bytes of on-demand queries.
         currency: the price's currency, as a code of three letters.
+        service_account: the service account that Google's clients act as, by impersonation; None: the process's own
+            credentials.
         trusted_signers: folder of public keys and identities; where it is given, only models that one of them has
             signed are loaded.
         lease_seconds: after this time without a sign of life another run may take a partition over.
@@ -60,6 +62,7 @@ class Settings:
     lease_seconds: int = 60
     price_per_tib: float = 6.25
     currency: str = "USD"
+    service_account: str | None = None
     trusted_signers: Path | None = None
     mlflow_tracking_uri: str | None = field(default=None, repr=False)
     vertex_location: str | None = None
@@ -82,6 +85,10 @@ _CHECKS: Mapping[str, tuple[str, str]] = {
     "lease_seconds": (r"[1-9][0-9]{0,3}", "It is a number of seconds from 1 to 9999."),
     "price_per_tib": (r"[0-9]{1,6}(\.[0-9]{1,6})?", "It is the price of a TiB of on-demand queries, like 6.25."),
     "currency": (r"[A-Z]{3}", "It is a currency's code, like USD."),
+    "service_account": (
+        r"[a-z0-9][a-z0-9.-]{0,62}@[a-z0-9.-]+\.gserviceaccount\.com",
+        "It is a service account's e-mail address, like scorer@my-project.iam.gserviceaccount.com.",
+    ),
     "vertex_location": (r"[a-z]+-[a-z]+[0-9]+", "It is a region of Vertex AI, like europe-west4."),
 }
 
@@ -119,6 +126,12 @@ def read_settings(environment: Mapping[str, str], root: Path | None = None) -> S
     if "bigquery_host" in hosts and "bigquery_storage_host" not in hosts:
         raise SettingError(
             _HOSTS["bigquery_storage_host"], None, "It is the host:port of the local storage gRPC service."
+        )
+    if hosts and "service_account" in found:
+        raise SettingError(
+            "NIGHTSCORE_SERVICE_ACCOUNT",
+            found["service_account"],
+            f"Local servers know no service accounts, and {_HOSTS[min(hosts)]} names one. Unset either.",
         )
     tracking = values.get("NIGHTSCORE_MLFLOW_TRACKING_URI") or values.get("MLFLOW_TRACKING_URI") or None
     signers = values.get("NIGHTSCORE_TRUSTED_SIGNERS")

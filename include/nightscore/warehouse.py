@@ -82,7 +82,8 @@ class DatasetError(ConfigurationError):
         why = re.sub(r"^[A-Z]+ https?://\S+: ", "", cause).rstrip(".")
         super().__init__(
             f"There is no dataset {dataset}, and it could not be created: {why}. Create it "
-            f"(`bq mk --location={location} --dataset {project}:{name}`), or grant bigquery.datasets.create on the project."
+            f"(`bq mk --location={location} --dataset {project}:{name}`), or grant bigquery.datasets.create on the "
+            "project."
         )
 
 

@@ -27,6 +27,16 @@ def test_two_variables_are_enough() -> None:
     assert not found.is_local
 
 
+def test_a_service_account_to_act_as() -> None:
+    account = "scorer@my-project.iam.gserviceaccount.com"
+    assert read_settings({**REQUIRED, "NIGHTSCORE_SERVICE_ACCOUNT": account}).service_account == account
+    assert read_settings({**REQUIRED, "NIGHTSCORE_SERVICE_ACCOUNT": ""}).service_account is None
+    with pytest.raises(SettingError, match="It is a service account's e-mail address"):
+        read_settings({**REQUIRED, "NIGHTSCORE_SERVICE_ACCOUNT": "scorer"})
+    with pytest.raises(SettingError, match="Local servers know no service accounts, and BIGQUERY_EMULATOR_HOST names"):
+        read_settings({**REQUIRED, **LOCAL, "NIGHTSCORE_SERVICE_ACCOUNT": account})
+
+
 def test_every_variable_is_read() -> None:
     found = read_settings(
         {

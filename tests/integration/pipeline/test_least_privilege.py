@@ -66,6 +66,8 @@ def test_files_go_into_a_table_that_is_there(bench, network, forbidden, tmp_path
     bench.write("features", partition(bench.day))
     file = tmp_path / "rows.csv"
     file.write_text(f"id,x,snapshot_date\n7,0.5,{bench.day}\n")
-    network.begin(Rule(lambda call: call.what in ("create table features", f"create dataset {bench.name}"), status(403)))
+    network.begin(
+        Rule(lambda call: call.what in ("create table features", f"create dataset {bench.name}"), status(403))
+    )
     report = load_files(forbidden.warehouse, f"{bench.name}.features", [file])
     assert (report.rows, report.partitions) == (1, 1)

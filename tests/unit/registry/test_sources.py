@@ -4,14 +4,13 @@ import sys
 
 import pytest
 
-from nightscore.clients import build_vertex
+from nightscore.clients import CredentialsError, build_vertex
 from nightscore.errors import ConfigurationError
 from nightscore.names import MODEL_NAME, SOURCES
 from nightscore.registry.importing import SETTINGS, local_name
 from nightscore.registry.manifest import Origin
 from nightscore.registry.sources.configured import configured_sources
 from nightscore.registry.sources.mlflow import MlflowSource
-from nightscore.registry.sources.source import SourceAccessError
 from nightscore.registry.sources.vertex import VertexSource
 from nightscore.settings import Settings
 from nightscore.spec import ModelReference
@@ -45,7 +44,7 @@ def test_without_the_client_of_vertex_the_extra_is_named(monkeypatch: pytest.Mon
 def test_without_credentials_a_retry_cannot_help(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")
     source = VertexSource("my-project", "europe-west4", lambda: build_vertex(CONFIG), lambda: None)
-    with pytest.raises(SourceAccessError, match=r"Vertex AI cannot be asked while preparing its client: .*nowhere"):
+    with pytest.raises(CredentialsError, match=r"gcloud auth application-default login.*nowhere"):
         source.resolve(ModelReference(source="vertex", name="4711"))
 
 
