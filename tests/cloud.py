@@ -94,7 +94,8 @@ class Cloud:
         proxy = f"http://127.0.0.1:{self._proxy.server_port}"
         return {
             **dict.fromkeys(("HTTPS_PROXY", "https_proxy", "grpc_proxy"), proxy),
-            **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
+            # gRPC asks the proxy for addresses of this machine, too.
+            **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1"),
             **dict.fromkeys(("REQUESTS_CA_BUNDLE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"), self._authority),
             "GOOGLE_APPLICATION_CREDENTIALS": str(self.folder / "credentials.json"),
             "NO_GCE_CHECK": "true",
@@ -162,6 +163,7 @@ class _Google(BaseHTTPRequestHandler):
 
     def serve(self) -> None:
         cloud, host = self.server.cloud, self.headers["Host"]
+        self.passed_on: list[tuple[str, str]] = []
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         who = cloud.who(self.headers.get("Authorization"))
         with suppress(ValueError):
@@ -184,19 +186,27 @@ class _Google(BaseHTTPRequestHandler):
         if OF_PROJECT.fullmatch(path):
             return _permissions(cloud.held(who, "project", body["permissions"]))
         if found := OF_TABLE.fullmatch(path):
+            there = self._forwarded(cloud.servers, host, None, "GET", path.removesuffix(":testIamPermissions"))
+            if there[0] != 200:
+                return there
             return _permissions(cloud.held(who, found["dataset"], body["permissions"]))
         if found := OF_BUCKET.fullmatch(path):
             wanted = parse_qs(urlsplit(self.path).query)["permissions"]
             return _permissions(cloud.held(who, found["bucket"], wanted))
         return self._forwarded(cloud.servers, host, body)
 
-    def _forwarded(self, servers: LocalServers, host: str, body: Any) -> tuple[int, Any]:
+    def _forwarded(
+        self, servers: LocalServers, host: str, body: Any, method: str | None = None, path: str | None = None
+    ) -> tuple[int, Any]:
         url = servers.bigquery_url if host.startswith("bigquery.") else servers.storage_url
         with closing(http.client.HTTPConnection(urlsplit(url).netloc)) as connection:
             headers = {name: value for name, value in self.headers.items() if name.lower() not in NOT_PASSED_ON}
             data = body if isinstance(body, bytes) else json.dumps(body).encode() if body else None
-            connection.request(self.command, self.path, data, headers)
+            connection.request(method or self.command, path or self.path, data, headers)
             response = connection.getresponse()
+            self.passed_on = [
+                (name, value) for name, value in response.headers.items() if name.lower().startswith("x-")
+            ]
             return response.status, response.read()
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = serve  # noqa: N815 - the base class looks for these
@@ -207,6 +217,8 @@ class _Google(BaseHTTPRequestHandler):
         now = dt.datetime.now(dt.UTC) + self.server.cloud.clock
         self.send_header("Date", f"{now:%a, %d %b %Y %H:%M:%S} GMT")
         self.send_header("Content-Type", "application/json")
+        for name, value in self.passed_on:
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

@@ -79,8 +79,24 @@ class Bucket:
 
     def __init__(self, client: Any, name: str) -> None:
         self.name = name
+        self.client = client
         self._bucket = client.bucket(name)
-        self._client = client
+
+    def settings(self) -> Json | None:
+        """Return the bucket's own resource, or None when there is no such bucket."""
+        from google.api_core.exceptions import NotFound
+
+        with _translated(f"looking at the bucket {self.name}"):
+            try:
+                found = self.client.get_bucket(self.name)
+            except NotFound:
+                return None
+        return dict(found._properties)  # noqa: SLF001 - as the JSON API describes it, and complete
+
+    def held_permissions(self, wanted: list[str]) -> set[str]:
+        """Return which of the permissions this process has on the bucket."""
+        with _translated(f"testing permissions on the bucket {self.name}"):
+            return set(self._bucket.test_iam_permissions(wanted))
 
     def uri(self, name: str) -> str:
         """Return the object's gs:// address."""
@@ -172,13 +188,13 @@ class Bucket:
     def iter_names(self, prefix: str, match_glob: str | None = None) -> Iterator[str]:
         """Yield the names of the objects under a prefix, in order."""
         with _translated(f"listing {prefix}"):
-            for blob in self._client.list_blobs(self.name, prefix=prefix, match_glob=match_glob, fields=_NAMES_ONLY):
+            for blob in self.client.list_blobs(self.name, prefix=prefix, match_glob=match_glob, fields=_NAMES_ONLY):
                 yield blob.name
 
     def iter_objects(self, prefix: str, match_glob: str | None = None) -> Iterator[Found]:
         """Yield the objects under a prefix, in order."""
         with _translated(f"listing {prefix}"):
-            for blob in self._client.list_blobs(self.name, prefix=prefix, match_glob=match_glob):
+            for blob in self.client.list_blobs(self.name, prefix=prefix, match_glob=match_glob):
                 yield Found(blob.name, int(blob.size), blob.updated, int(blob.generation), blob.crc32c)
 
     def delete(self, name: str, generation: int) -> bool:
@@ -193,7 +209,7 @@ class Bucket:
     def iter_folders(self, prefix: str) -> Iterator[str]:
         """Yield the names directly under a prefix that have objects below them, without slashes."""
         with _translated(f"listing {prefix}"):
-            pages = self._client.list_blobs(self.name, prefix=prefix, delimiter="/").pages
+            pages = self.client.list_blobs(self.name, prefix=prefix, delimiter="/").pages
             for page in pages:
                 for found in sorted(page.prefixes):
                     yield found[len(prefix) :].rstrip("/")

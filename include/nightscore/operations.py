@@ -13,6 +13,13 @@ DESCRIPTION = "What nightscore ran, checked, rejected and published."
 
 
 @cache
+def operations_tables() -> tuple[str, ...]:
+    """Return the names of the tables: those of `schemas/` that are a list of columns."""
+    found = (item for item in files("nightscore").joinpath("schemas").iterdir() if item.name.endswith(".json"))
+    return tuple(sorted(item.name.removesuffix(".json") for item in found if item.read_text().lstrip().startswith("[")))
+
+
+@cache
 def table_columns(name: str) -> tuple[Column, ...]:
     """Return the columns of an operations table."""
     fields = json.loads(files("nightscore").joinpath(f"schemas/{name}.json").read_text())

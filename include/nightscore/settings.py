@@ -94,6 +94,16 @@ _CHECKS: Mapping[str, tuple[str, str]] = {
 
 _NUMBERS: Mapping[str, type[int] | type[float]] = {"lease_seconds": int, "price_per_tib": float}
 
+# Every variable of ours that means something.
+VARIABLES: tuple[str, ...] = (
+    *(f"NIGHTSCORE_{name.upper()}" for name in _CHECKS),
+    "NIGHTSCORE_HOME",
+    "NIGHTSCORE_MLFLOW_TRACKING_URI",
+    "NIGHTSCORE_PIPELINES_DIR",
+    "NIGHTSCORE_SIGNING_PASSWORD",
+    "NIGHTSCORE_TRUSTED_SIGNERS",
+)
+
 # Google's clients and DuckDB's httpfs know the first two names; the storage gRPC service has none, so it gets ours.
 _HOSTS = {
     "bigquery_host": "BIGQUERY_EMULATOR_HOST",

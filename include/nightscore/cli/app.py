@@ -37,6 +37,7 @@ def _register_commands() -> None:
         clean,
         demo,
         docs,
+        doctor,
         evidence,
         local,
         models,
@@ -56,6 +57,7 @@ def _register_commands() -> None:
     app.command("clean")(clean.clean)
     app.command("evidence")(evidence.evidence)
     app.command("docs")(docs.docs)
+    app.command("doctor")(doctor.doctor)
     app.add_typer(runs.app, name="runs")
     app.add_typer(pipelines.app, name="pipelines")
     app.add_typer(models.app, name="models")
