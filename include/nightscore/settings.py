@@ -97,6 +97,7 @@ _NUMBERS: Mapping[str, type[int] | type[float]] = {"lease_seconds": int, "price_
 # Every variable of ours that means something.
 VARIABLES: tuple[str, ...] = (
     *(f"NIGHTSCORE_{name.upper()}" for name in _CHECKS),
+    "NIGHTSCORE_EVENTS_LOG",
     "NIGHTSCORE_HOME",
     "NIGHTSCORE_MLFLOW_TRACKING_URI",
     "NIGHTSCORE_PIPELINES_DIR",

@@ -9,12 +9,13 @@ from nightscore.errors import ConfigurationError, counted
 from nightscore.registry.signing import read_signers
 from nightscore.settings import LOCAL_DIR, LOCAL_ENV, VARIABLES, SettingError
 
+PREFIX = "NIGHTSCORE_"
 SECRET = ("NIGHTSCORE_SIGNING_PASSWORD", "NIGHTSCORE_MLFLOW_TRACKING_URI")
 
 
 def check_settings(deployment: Deployment) -> Iterator[Finding]:
     """Look at the environment, without asking any server."""
-    given = {name: value for name, value in deployment.environment.items() if name.startswith("NIGHTSCORE_") and value}
+    given = {name: value for name, value in deployment.environment.items() if name.startswith(PREFIX) and value}
     yield from (_unknown(name) for name in sorted(given) if name not in VARIABLES)
     if isinstance(deployment.settings, SettingError):
         fix = f"Set {deployment.settings.variable} where this process gets its environment from."
@@ -30,11 +31,8 @@ def check_settings(deployment: Deployment) -> Iterator[Finding]:
         yield ok("pipelines' folder", f"{deployment.folder}: {counted(len(deployment.items), 'pipeline')}")
     else:
         found = f"There is no folder {deployment.folder}, so this process knows no pipelines."
-        yield warning(
-            "pipelines' folder",
-            found,
-            "NIGHTSCORE_PIPELINES_DIR=…/dags/pipelines, or NIGHTSCORE_HOME=… for the folder above dags",
-        )
+        fix = "NIGHTSCORE_PIPELINES_DIR=…/dags/pipelines, or NIGHTSCORE_HOME=… for the folder above dags"
+        yield warning("pipelines' folder", found, fix)
     if config.trusted_signers is not None:
         try:
             signers = read_signers(config.trusted_signers)
@@ -46,6 +44,7 @@ def check_settings(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _unknown(name: str) -> Finding:
-    near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.6)
+    own = {known.removeprefix(PREFIX): known for known in VARIABLES}  # what all have in common is no likeness
+    near = [own[word] for word in difflib.get_close_matches(name.removeprefix(PREFIX), own, n=1, cutoff=0.6)]
     fix = f"Did you mean {near[0]}? Rename it." if near else "Remove it."
     return warning(name, "Nothing reads this variable.", fix)
