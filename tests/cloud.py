@@ -179,8 +179,6 @@ class _Google(BaseHTTPRequestHandler):
             return 200, {"access_token": OWN_TOKEN, "expires_in": 3600, "token_type": "Bearer"}
         if who is None:
             return _error(401, "Request had invalid authentication credentials.")
-        if found := next((answer for start, answer in cloud.answers.items() if path.startswith(start)), None):
-            return found()
         if found := ACTING.fullmatch(path):
             return _act(cloud, found["account"], body)
         if OF_PROJECT.fullmatch(path):
@@ -193,6 +191,8 @@ class _Google(BaseHTTPRequestHandler):
         if found := OF_BUCKET.fullmatch(path):
             wanted = parse_qs(urlsplit(self.path).query)["permissions"]
             return _permissions(cloud.held(who, found["bucket"], wanted))
+        if found := next((answer for start, answer in cloud.answers.items() if path.startswith(start)), None):
+            return found()
         return self._forwarded(cloud.servers, host, body)
 
     def _forwarded(

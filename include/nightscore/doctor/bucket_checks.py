@@ -8,14 +8,19 @@ from importlib.resources import files
 from nightscore.doctor.deployment import Deployment
 from nightscore.doctor.finding import Finding, fault, not_checked, ok, warning
 from nightscore.doctor.local_checks import LOCAL
-from nightscore.errors import counted
-from nightscore.objects import Json
+from nightscore.errors import counted, shorten
+from nightscore.objects import Json, ObjectAccessError
 
 
 def check_bucket(deployment: Deployment) -> Iterator[Finding]:
     """Compare the bucket with what nightscore relies on."""
     config, bucket = deployment.config, deployment.services.bucket
-    uri, found = f"gs://{bucket.name}", bucket.settings()
+    uri = f"gs://{bucket.name}"
+    try:
+        found = bucket.settings()
+    except ObjectAccessError as error:
+        yield not_checked("bucket", f"its settings may not be read, see permissions: {shorten(error, 200)}")
+        return
     if found is None:
         create = f"gcloud storage buckets create {uri} --project={config.project} --location={config.location}"
         fix = "nightscore local up" if config.is_local else f"{create} --uniform-bucket-level-access"

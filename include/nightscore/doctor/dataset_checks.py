@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from nightscore.doctor.deployment import Deployment
 from nightscore.doctor.finding import Finding, fault, not_checked, ok, warning
 from nightscore.doctor.local_checks import LOCAL
-from nightscore.errors import counted, listed
+from nightscore.errors import counted, listed, shorten
 from nightscore.operations import operations_tables, table_columns
-from nightscore.warehouse import Column
+from nightscore.warehouse import Column, StatementError
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
@@ -29,7 +29,12 @@ def check_datasets(deployment: Deployment) -> Iterator[Finding]:
             named.setdefault(deployment.dataset_of(spec.features.table), "features")
         named.setdefault(deployment.dataset_of(spec.predictions.table), "predictions")
     for name, kind in named.items():
-        check, found = f"{kind} dataset", warehouse.find_dataset(name)
+        check = f"{kind} dataset"
+        try:
+            found = warehouse.find_dataset(name)
+        except StatementError as error:
+            yield not_checked(check, f"{name} may not be looked up, see permissions: {shorten(error.cause, 200)}")
+            continue
         if found is None:
             yield _absent(deployment, kind, name)
         elif found.location.lower() != config.location.lower():
@@ -67,7 +72,11 @@ def check_operations_tables(deployment: Deployment) -> Iterator[Finding]:
     """Compare the tables of the operations dataset with what this version of nightscore writes."""
     warehouse, dataset = deployment.services.warehouse, deployment.config.operations_dataset
     for name in operations_tables():
-        found = warehouse.find_table(f"{dataset}.{name}")
+        try:
+            found = warehouse.find_table(f"{dataset}.{name}")
+        except StatementError as error:
+            yield not_checked(name, f"it may not be looked up, see permissions: {shorten(error.cause, 200)}")
+            continue
         if found is None:
             yield ok(name, f"{dataset}.{name} will be created by the first run that needs it")
         else:

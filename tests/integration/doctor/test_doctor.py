@@ -304,6 +304,22 @@ def test_permissions_on_datasets(home, kind, permission, why):
     assert found == {f"{kind} dataset local.{name}": (FAULT, f"Missing: {permission} ({why}).", grant)}
 
 
+def test_what_may_not_even_be_looked_at(home):
+    denied = (403, {"error": {"code": 403, "message": "Access Denied", "errors": [{"reason": "accessDenied"}]}})
+    home.cloud.answers[f"/bigquery/v2/projects/local/datasets/{home.name}_operations"] = lambda: denied
+    home.cloud.answers[f"/storage/v1/b/{home.name}"] = lambda: denied
+    found = home.look("permissions", "datasets", "operations tables", "bucket")
+    home.cloud.answers.clear()
+    assert wrong(found)[f"operations dataset {home.operations}"] == (
+        FAULT,
+        "Missing: bigquery.datasets.get (is looked for before it is created).",
+        f'GRANT `roles/bigquery.dataEditor` ON SCHEMA `{home.operations}` TO "PRINCIPAL";',
+    )
+    silent = told(found, NOT_CHECKED)
+    assert {"fences", "runs", "bucket", "operations dataset"} <= set(silent)
+    assert "may not be looked up, see permissions: " in silent["fences"][1]
+
+
 def test_no_table_is_made_where_that_is_forbidden(home):
     home.cloud.asked.clear()
     found = home.look("permissions", writes=False)
