@@ -11,6 +11,7 @@ from nightscore.errors import ConfigurationError, shorten
 from nightscore.settings import Settings, settings
 
 SILENCE = 300.0  # seconds without a byte after which BigQuery is asked again; it answers within ten, working or not
+LOG_SILENCE = 10.0  # of Cloud Logging, which takes an entry at once or is out of order
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 TOKEN_SECONDS = 3600  # the longest that needs no exception by organisation policy
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from google.cloud import bigquery
     from google.cloud.aiplatform_v1.services.model_service import ModelServiceClient
     from google.cloud.bigquery_storage_v1 import BigQueryReadClient
+    from google.cloud.logging_v2.client import Client as LoggingClient
     from google.cloud.storage import Client as StorageClient
 
 
@@ -74,7 +76,7 @@ def build_bigquery(config: Settings) -> "bigquery.Client":
     client = bigquery.Client(
         project=config.project, location=config.location, **_connection(config, config.bigquery_host)
     )
-    _limit_silence(client)
+    _limit_silence(client, SILENCE)
     return client
 
 
@@ -104,6 +106,15 @@ def build_storage(config: Settings) -> "StorageClient":
     return Client(project=config.project, **_connection(config, config.storage_host))
 
 
+def build_logging(config: Settings) -> "LoggingClient":
+    """Return a Cloud Logging client (REST); no request of it takes longer than some seconds."""
+    from google.cloud.logging_v2.client import Client
+
+    client = Client(project=config.project, _use_grpc=False, **_connection(config, config.logging_host))
+    _limit_silence(client, LOG_SILENCE, own=False)  # its own patience is a minute
+    return client
+
+
 def build_vertex(config: Settings) -> "ModelServiceClient":
     """Return a client of the Vertex AI Model Registry in the settings' region (REST).
 
@@ -129,14 +140,20 @@ def _connection(config: Settings, host: str | None) -> dict[str, Any]:
     return {"credentials": AnonymousCredentials(), "client_options": ClientOptions(api_endpoint=host)}
 
 
-def _limit_silence(client: "bigquery.Client") -> None:
-    """Give up on a request that is never answered: the BigQuery client sets no timeout, and would wait for ever."""
+def _limit_silence(client: "bigquery.Client | LoggingClient", seconds: float, *, own: bool = True) -> None:
+    """Give up on a request that is never answered: the BigQuery client sets no timeout, and would wait for ever.
+
+    Args:
+        client: a client of Google's over REST.
+        seconds: without a byte.
+        own: whether a timeout that the client sets itself counts.
+    """
     from requests.adapters import HTTPAdapter
 
     class Bounded(HTTPAdapter):
         def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-            if kwargs.get("timeout") is None:
-                kwargs["timeout"] = SILENCE
+            if kwargs.get("timeout") is None or not own:
+                kwargs["timeout"] = seconds
             return super().send(request, *args, **kwargs)
 
     for scheme in ("https://", "http://"):

@@ -8,6 +8,7 @@ over also gives out a greater *token*, which BigQuery compares inside the publis
 machines decide when a lease is given up, and never whether a publication is right.
 """
 
+import contextvars
 import datetime as dt
 import logging
 import os
@@ -183,7 +184,8 @@ class Lease:
     def renewed(self) -> Iterator["Lease"]:
         """Renew the lease on a thread of its own while the block runs."""
         ended = threading.Event()
-        thread = threading.Thread(target=self._renew_until, args=(ended,), name="lease", daemon=True)
+        run = contextvars.copy_context().run  # a log's lines of the thread then say whose they are
+        thread = threading.Thread(target=run, args=(self._renew_until, ended), name="lease", daemon=True)
         thread.start()
         try:
             yield self

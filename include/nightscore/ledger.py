@@ -19,10 +19,19 @@ def record(run: Run) -> Json:
     `status` is `published`, `refused` (a gate stopped it), `dry_run`, or `failed` (a stage has no record yet).
     The run's rows of the operations tables are replaced, so calling this again is safe.
     """
-    records = {stage: run.records.read(stage) for stage in STAGES}
+    records = _records(run)
     summary = _summary(run, records)
     _write_tables(run, summary, records)
     return summary
+
+
+def summarise(run: Run) -> Json:
+    """Return what the run's summary would be, and write nothing."""
+    return _summary(run, _records(run))
+
+
+def _records(run: Run) -> dict[str, Json | None]:
+    return {stage: run.records.read(stage) for stage in STAGES}
 
 
 def record_publications(run: Run) -> None:
@@ -76,6 +85,7 @@ def _summary(run: Run, records: dict[str, Json | None]) -> Json:
         "figures": staged.get("figures"),
         "shards": plan.shards,
         "bytes_processed": frozen.get("bytes_processed"),
+        "bytes_billed": sum(int(found.get("bytes_processed") or 0) for found in records.values() if found),
         "scoring_seconds": staged.get("scoring_seconds"),
         "stage_seconds": {stage: found["seconds"] for stage, found in records.items() if found and "seconds" in found},
         "planned_at": plan.scored_at.isoformat(),

@@ -4,6 +4,7 @@ Errors of the Cloud Storage client leave this module as `TransientError` or `Con
 """
 
 import contextlib
+import contextvars
 import datetime as dt
 import json
 import queue
@@ -226,7 +227,8 @@ class Upload:
         self._error: BaseException | None = None
         self._is_cancelled = False
         writer = blob.open("wb", chunk_size=UPLOAD_CHUNK, if_generation_match=0, checksum="crc32c")
-        self._thread = threading.Thread(target=self._send, args=(writer,), name="nightscore-upload", daemon=True)
+        run = contextvars.copy_context().run  # a log's lines of the thread then say whose they are
+        self._thread = threading.Thread(target=run, args=(self._send, writer), name="nightscore-upload", daemon=True)
         self._thread.start()
 
     def write(self, data: bytes) -> int:

@@ -7,20 +7,24 @@ again, which is how a killed run resumes.
 import datetime as dt
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from nightscore.assessment import Assessment
+from nightscore.errors import NightscoreError
 from nightscore.gates.expectations import expectation_faults
 from nightscore.gates.feature_gate import feature_gate
 from nightscore.gates.gate import GateStoppedError
 from nightscore.gates.prediction_gate import prediction_gate
 from nightscore.lease import Holder, Lease
-from nightscore.ledger import record
+from nightscore.ledger import record, summarise
+from nightscore.logs import bound
 from nightscore.monitoring.night import evidence
 from nightscore.objects import Json
 from nightscore.plan import Plan, plan
 from nightscore.predictions import publish
 from nightscore.progress import LoggedProgress, Progress
 from nightscore.run import Run, Services, take_lease
+from nightscore.run_events import announce_end, announce_plan, announce_stage, logged, watch_deadline
 from nightscore.scoring.shard import score_shard
 from nightscore.shadow import shadow
 from nightscore.snapshot import freeze
@@ -56,10 +60,12 @@ def run_stage(run: Run, stage: Callable[[Run], Json]) -> Json:
     found = run.records.read(name)
     if found is None:
         run.require_lease().require()
+        watch_deadline(run)
         run.progress.stage_began(name)
         started, clock = dt.datetime.now(dt.UTC), time.monotonic()
         content = stage(run)
         timing = {"started_at": started.isoformat(), "seconds": round(time.monotonic() - clock, 3)}
+        announce_stage(run, name, content)
         found = run.records.write_once(name, {**content, **timing})
     else:
         found = {**found, "reused": True}
@@ -75,6 +81,8 @@ def finish(run: Run) -> Json:
     found = run.records.read("run")
     if found is None:
         found = record(run)
+        watch_deadline(run)
+        announce_end(run, found)
         if found["status"] != "failed":
             found = run.records.write_once("run", found)
     run.progress.stage_ended("record", found)
@@ -96,6 +104,7 @@ def start(
     holder: Holder | None = None,
     wait: float = 0.0,
     take_over: bool = False,
+    wanted_at: dt.datetime | None = None,
     inspect: Callable[[Assessment], None] = lambda _: None,
 ) -> Run:
     """Take the partition's lease, and plan a run or take up the unfinished one; return its context.
@@ -114,13 +123,46 @@ def start(
         holder: who holds the lease; by default this process.
         wait: seconds to wait for a run that works on the partition.
         take_over: do not wait for it; it can then no longer publish.
+        wanted_at: when the schedule wanted the run, with its zone.
         inspect: is given what was found, before it is judged.
 
     Raises:
         LeaseHeldError: another run works on the partition.
         NightscoreError: it cannot be planned; the lease was given back.
     """
-    progress = progress or LoggedProgress()
+    with bound(pipeline=spec.name, partition=partition.isoformat()):
+        return _start(
+            spec,
+            partition,
+            services,
+            progress or LoggedProgress(),
+            model=model,
+            dry_run=dry_run,
+            overrides=overrides,
+            accept_warnings=accept_warnings,
+            reason=reason,
+            planned_by=planned_by,
+            holder=holder,
+            wait=wait,
+            take_over=take_over,
+            wanted_at=wanted_at,
+            inspect=inspect,
+        )
+
+
+def _start(
+    spec: Spec,
+    partition: dt.date,
+    services: Services,
+    progress: Progress,
+    *,
+    holder: Holder | None,
+    wait: float,
+    take_over: bool,
+    wanted_at: dt.datetime | None,
+    inspect: Callable[[Assessment], None],
+    **decisions: Any,
+) -> Run:
     progress.stage_began("plan")
     lease = take_lease(services, spec.name, partition, progress, holder=holder, wait=wait, take_over=take_over)
 
@@ -136,17 +178,13 @@ def start(
                 partition,
                 services.warehouse,
                 services.registry,
-                model=model,
-                dry_run=dry_run,
-                overrides=overrides,
-                accept_warnings=accept_warnings,
-                reason=reason,
-                planned_by=planned_by,
                 inspect=judged,
+                **decisions,
             )
             run = Run(decided, services, progress, lease)
             if resumed:
                 _write_resume(run, lease)
+            announce_plan(run, resumed=resumed, wanted_at=wanted_at)
     except BaseException:
         lease.release()
         raise
@@ -162,17 +200,32 @@ def run_pipeline(run: Run) -> Json:
         NightscoreError: anything else that went wrong; planning again takes the run up where it stopped.
     """
     lease = run.require_lease()
+    with logged(run):
+        try:
+            with lease.renewed():
+                try:
+                    for stage in stages_of(run):
+                        run_stage(run, stage)
+                except GateStoppedError:
+                    finish(run)
+                    raise
+                return finish(run)
+        except GateStoppedError:
+            raise
+        except Exception:
+            _break_off(run)
+            raise
+        finally:
+            lease.release()
+
+
+def _break_off(run: Run) -> None:
+    """Announce that the run failed, with what its records tell; a server that fails may be why they tell nothing."""
     try:
-        with lease.renewed():
-            try:
-                for stage in stages_of(run):
-                    run_stage(run, stage)
-            except GateStoppedError:
-                finish(run)
-                raise
-            return finish(run)
-    finally:
-        lease.release()
+        summary = summarise(run)
+    except NightscoreError:
+        summary = {}
+    announce_end(run, {**summary, "status": "failed"})
 
 
 def _write_resume(run: Run, lease: Lease) -> None:

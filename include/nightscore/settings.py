@@ -1,6 +1,6 @@
 """The only reader of the environment: where the warehouse, the bucket and the specs are.
 
-Every variable is prefixed `NIGHTSCORE_`, except the three that point Google's own clients at a local server, and
+Every variable is prefixed `NIGHTSCORE_`, except the four that point Google's own clients at a local server, and
 MLflow's own, which counts where ours is not set. Inside a
 checkout in which `nightscore local up` has started servers, the file `.nightscore/env` says where they are, so that a
 newcomer configures nothing. It counts as a whole: once the environment sets any of its variables, it is not read.
@@ -50,7 +50,8 @@ class Settings:
         lease_seconds: after this time without a sign of life another run may take a partition over.
         mlflow_tracking_uri: the MLflow server that models are imported from; may hold credentials.
         vertex_location: region of the Vertex AI Model Registry that models are imported from.
-        bigquery_host, bigquery_storage_host, storage_host: local servers; None means Google's own endpoints.
+        events_log: log of Cloud Logging in `project` that events are written to; None: to the process's log alone.
+        bigquery_host, bigquery_storage_host, storage_host, logging_host: local servers; None means Google's endpoints.
     """
 
     project: str
@@ -66,9 +67,11 @@ class Settings:
     trusted_signers: Path | None = None
     mlflow_tracking_uri: str | None = field(default=None, repr=False)
     vertex_location: str | None = None
+    events_log: str | None = None
     bigquery_host: str | None = None
     bigquery_storage_host: str | None = None
     storage_host: str | None = None
+    logging_host: str | None = None
 
     @property
     def is_local(self) -> bool:
@@ -90,6 +93,7 @@ _CHECKS: Mapping[str, tuple[str, str]] = {
         "It is a service account's e-mail address, like scorer@my-project.iam.gserviceaccount.com.",
     ),
     "vertex_location": (r"[a-z]+-[a-z]+[0-9]+", "It is a region of Vertex AI, like europe-west4."),
+    "events_log": (r"[A-Za-z0-9._-]{1,200}", "It is the name of a log of Cloud Logging, like nightscore."),
 }
 
 _NUMBERS: Mapping[str, type[int] | type[float]] = {"lease_seconds": int, "price_per_tib": float}
@@ -97,20 +101,23 @@ _NUMBERS: Mapping[str, type[int] | type[float]] = {"lease_seconds": int, "price_
 # Every variable of ours that means something.
 VARIABLES: tuple[str, ...] = (
     *(f"NIGHTSCORE_{name.upper()}" for name in _CHECKS),
-    "NIGHTSCORE_EVENTS_LOG",
     "NIGHTSCORE_HOME",
+    "NIGHTSCORE_LOG_FORMAT",
     "NIGHTSCORE_MLFLOW_TRACKING_URI",
     "NIGHTSCORE_PIPELINES_DIR",
     "NIGHTSCORE_SIGNING_PASSWORD",
     "NIGHTSCORE_TRUSTED_SIGNERS",
 )
 
-# Google's clients and DuckDB's httpfs know the first two names; the storage gRPC service has none, so it gets ours.
+# Google's clients and DuckDB's httpfs know the first two names; the other two are ours.
 _HOSTS = {
     "bigquery_host": "BIGQUERY_EMULATOR_HOST",
     "storage_host": "STORAGE_EMULATOR_HOST",
     "bigquery_storage_host": "BIGQUERY_STORAGE_EMULATOR_HOST",
+    "logging_host": "LOGGING_EMULATOR_HOST",
 }
+
+LOG_FORMATS = ("text", "json")
 
 
 def read_settings(environment: Mapping[str, str], root: Path | None = None) -> Settings:
@@ -190,6 +197,18 @@ def settings() -> Settings:
 def pipelines_dir() -> Path:
     """Return the folder of specs; unlike `settings`, this needs no project and no bucket."""
     return _pipelines_dir(os.environ, project_root())
+
+
+def log_format() -> str:
+    """Return how the command line writes its log, `text` or `json`; this needs no project and no bucket either.
+
+    Raises:
+        SettingError: it is something else.
+    """
+    found = os.environ.get("NIGHTSCORE_LOG_FORMAT") or LOG_FORMATS[0]
+    if found not in LOG_FORMATS:
+        raise SettingError("NIGHTSCORE_LOG_FORMAT", found, "It is text or json.")
+    return found
 
 
 def _pipelines_dir(environment: Mapping[str, str], root: Path) -> Path:

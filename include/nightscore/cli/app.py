@@ -1,7 +1,6 @@
 """The root of the command line, and what all commands share."""
 
 import functools
-import logging
 from typing import TYPE_CHECKING
 
 import typer
@@ -20,7 +19,10 @@ app = typer.Typer(
 
 @app.callback()
 def _root() -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    from nightscore.logs import configure
+    from nightscore.settings import log_format
+
+    configure(log_format())
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """What the command line prints: tables and moving bars on a terminal, plain lines elsewhere, JSON when asked."""
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +15,16 @@ from rich.text import Text
 from typer import TyperException
 
 from nightscore.errors import NightscoreError, shorten
+from nightscore.logs import are_json
 from nightscore.objects import Json
+from nightscore.progress import LoggedProgress
 
 # Rich takes 80 columns where there is no terminal, and folds tables that a file or a pipe has room for.
 PIPE_WIDTH = 160
 INTERRUPTED = 130
 PIPE_CLOSED = 141
+
+log = logging.getLogger(__name__)
 
 
 class _Output(Console):
@@ -72,6 +77,9 @@ def print_error(error: Exception, *, as_json: bool) -> None:
         record = getattr(error, "record", None)
         found = {"status": "refused" if code == 1 else "error", "error": kind, "message": str(error), "exit_code": code}
         print_json({**found, **({"gate": record} if record else {})})
+    if are_json():
+        log.error("%s: %s", kind, error)
+        return
     err.print(f"[bold red]{kind}[/]: ", end="")
     err.print(str(error), markup=False)
 
@@ -202,8 +210,11 @@ class LiveProgress:
 
 
 @contextmanager
-def watching() -> Iterator[PlainProgress | LiveProgress]:
+def watching() -> Iterator[PlainProgress | LiveProgress | LoggedProgress]:
     """Yield the progress that suits where standard error goes."""
+    if are_json():
+        yield LoggedProgress()
+        return
     if not err.is_terminal:
         yield PlainProgress()
         return

@@ -35,6 +35,7 @@ def run(
     """Score one partition and publish it. An unfinished run of the same plan is taken up where it stopped."""
     from nightscore.cli.app import services
     from nightscore.pipeline import run_pipeline, start
+    from nightscore.run_events import unplanned
     from nightscore.settings import settings
     from nightscore.specs import load_spec
     from nightscore.waiting import wait_for_data
@@ -43,20 +44,22 @@ def run(
     reference = None if model is None else parse_model(model)
     spec = load_spec(pipeline, settings().pipelines_dir)
     with watching() as progress:
-        wait_for_data(spec, day, services().warehouse, progress)
-        planned = start(
-            spec,
-            day,
-            services(),
-            model=reference,
-            dry_run=dry_run,
-            overrides=override or (),
-            accept_warnings=accept_warnings,
-            reason=reason,
-            progress=progress,
-            wait=wait,
-            take_over=take_over,
-        )
+        with unplanned(services(), pipeline, day, "wait"):
+            wait_for_data(spec, day, services().warehouse, progress)
+        with unplanned(services(), pipeline, day, "plan"):
+            planned = start(
+                spec,
+                day,
+                services(),
+                model=reference,
+                dry_run=dry_run,
+                overrides=override or (),
+                accept_warnings=accept_warnings,
+                reason=reason,
+                progress=progress,
+                wait=wait,
+                take_over=take_over,
+            )
         summary = run_pipeline(planned)
     if as_json:
         print_json(summary)

@@ -42,43 +42,59 @@ def last_before(bucket: Bucket, pipeline: str, partition: dt.date, task: str) ->
     return Before(day, live["run_id"], found["figures"])
 
 
-def compare(run: Run, task: str, figures: Mapping[str, Any]) -> list[Verdict]:
+def compare(run: Run, task: str, figures: Mapping[str, Any]) -> tuple[list[Verdict], dict[str, float]]:
     """Return what the comparison with the last partition before found, or why nothing was compared.
 
     Args:
         run: the run; its predictions are staged.
         task: what the model predicts.
         figures: what `scoring.score.combine` made of its predictions.
+
+    Returns:
+        The verdicts, and what was compared (`rows`, `mean`, `psi`) → how much it changed, where that is a number.
     """
     before = last_before(run.bucket, run.spec.name, run.plan.partition, task)
-    done = {item.expectation: item for item in _changes(run, task, figures, before)} if before else {}
+    found = list(_changes(run, task, figures, before)) if before else []
+    done = {item.name: item.judged(run.spec.checks.compare) for item in found}
     why = "no earlier partition was published" if before is None else f"too few rows, or no figures of {before.run_id}"
     asked = [name for name in Compare.model_fields if not (name == "mean" and task == "multiclass")]
-    return [
-        done.get(f"compare_{name}") or _not_done(name, getattr(run.spec.checks.compare, name), why) for name in asked
-    ]
+    verdicts = [done.get(name) or _not_done(name, getattr(run.spec.checks.compare, name), why) for name in asked]
+    return verdicts, {item.name: round(item.change, 6) for item in found if math.isfinite(item.change)}
+
+
+@dataclass(frozen=True)
+class _Change:
+    """How much of what changed, and what was seen."""
+
+    name: str
+    column: str
+    change: float
+    seen: str
+
+    def judged(self, compare: Compare) -> Verdict:
+        return judged(self.name, self.column, self.change, getattr(compare, self.name), self.seen)
 
 
 def _not_done(name: str, levels: Levels, why: str) -> Verdict:
     return Verdict(f"compare_{name}", "", "warning", passed=True, observed=f"not compared: {why}", wanted=str(levels))
 
 
-def _changes(run: Run, task: str, figures: Mapping[str, Any], before: Before) -> Iterator[Verdict]:
-    levels, value = run.spec.checks.compare, "score" if task == "binary" else "prediction"
+def _changes(run: Run, task: str, figures: Mapping[str, Any], before: Before) -> Iterator[_Change]:
+    value = "score" if task == "binary" else "prediction"
     rows, earlier = figures["rows"], before.figures["rows"]
     there = f"{before.partition} (run {before.run_id})"
-    yield judged("rows", "", abs(rows / earlier - 1), levels.rows, f"{rows:,} rows, {earlier:,} on {there}")
+    yield _Change("rows", "", abs(rows / earlier - 1), f"{rows:,} rows, {earlier:,} on {there}")
     if min(rows, earlier) < FEWEST or not rows:
         return
     if task != "multiclass" and "squares" in before.figures:
         (mean, _), (mean_before, spread) = moments(figures), moments(before.figures)
         shift = abs(mean - mean_before)
         change = shift / spread if spread else math.inf if shift else 0.0
-        yield judged("mean", value, change, levels.mean, f"mean {mean:.6g}, {mean_before:.6g} on {there}")
+        yield _Change("mean", value, change, f"mean {mean:.6g}, {mean_before:.6g} on {there}")
     counts = _counts(run, task, figures, before)
     if counts is not None:
         index = population_stability(*counts)
-        yield judged("psi", value, index, levels.psi, f"beside {there}")
+        yield _Change("psi", value, index, f"beside {there}")
 
 
 def judged(name: str, column: str, change: float, levels: Levels, seen: str) -> Verdict:

@@ -53,7 +53,7 @@ def prediction_gate(run: Run) -> Json:
         max_bytes_billed=run.spec.limits.max_bytes_billed,
     )
     figures = combine([receipt["figures"] for receipt in receipts if receipt["rows"]])
-    sound, compared = soundness(run, task, figures), compare(run, task, figures)
+    sound, (compared, changes) = soundness(run, task, figures), compare(run, task, figures)
     return gate_record(
         staged.rows,
         [*sound, *checked.verdicts, *compared],
@@ -64,6 +64,7 @@ def prediction_gate(run: Run) -> Json:
         accepted=int(frozen["accepted"]),
         checksum=str(scored),
         figures=figures,
+        changes=changes,
         scoring_seconds=round(sum(float(receipt["seconds"]) for receipt in receipts), 3),
         shards=len(receipts),
         data_docs=keep_page(run.records, "prediction_gate", checked.page),

@@ -22,7 +22,7 @@ from airflow.sdk import (
 )
 
 from nightscore.names import MODEL_NAME, PIPELINE_NAME, SOURCE_MODEL_NAME, SOURCES
-from nightscore.orchestration import lifecycle, tasks
+from nightscore.orchestration import deadlines, lifecycle, tasks
 from nightscore.orchestration.waiting import WaitForData
 from nightscore.spec import Schedule, Spec
 from nightscore.specs import SpecError, iter_specs
@@ -184,6 +184,7 @@ def make_dag(spec: Spec) -> DAG:
             "max_retry_delay": dt.timedelta(minutes=10),
             "retry_policy": RETRIES,
         },
+        deadline=deadlines.alert_of(spec),
     ) as dag:
         planned: Any = task(task_id="plan")(tasks.plan)(spec.name)
         if spec.features.wait is not None:

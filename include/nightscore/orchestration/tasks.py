@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 RUN_KEY = "run"  # Airflow keeps the name run_id for its own
 TERM_KEY = "term"
+REFUSAL_KEY = "refused"
+BEFORE_THE_RUN = ["wait", "plan"]  # tasks that may fail before there is a run
 PRODUCER = (
     "The DAG that updates an asset names the partition: it has partitioned runs, or its task says "
     '`outlet_events[asset].add_partitions("2026-11-19")`.'
@@ -53,6 +55,7 @@ def plan(
     """
     from nightscore.arguments import parse_model
     from nightscore.lease import HANDOVER
+    from nightscore.orchestration.metrics import measure
     from nightscore.pipeline import start
     from nightscore.preview import preview
     from nightscore.preview_text import preview_as_text
@@ -61,6 +64,7 @@ def plan(
     from nightscore.settings import pipelines_dir, settings
     from nightscore.specs import load_spec
 
+    measure()
     given = params or {}
     model, dry_run = given.get("model"), bool(given.get("dry_run"))
     services = build_services(settings())
@@ -71,21 +75,23 @@ def plan(
         except Exception:  # it is for people: the night does not depend on it
             log.exception("the plan cannot be shown")
 
-    started = start(
-        load_spec(pipeline, pipelines_dir()),
-        scoring_date(partition_key, given.get("partition"), dag_run.dag_id, dag_run.run_id),
-        services,
-        model=parse_model(model) if model else None,
-        dry_run=dry_run,
-        overrides=given.get("override") or (),
-        accept_warnings=bool(given.get("accept_warnings")),
-        reason=given.get("reason"),
-        planned_by=getattr(dag_run, "triggering_user_name", None) or _holder(dag_run).who,
-        progress=LoggedProgress(),
-        holder=_holder(dag_run),
-        take_over=bool(given.get("take_over")),
-        inspect=show,
-    )
+    with refusals_noted("plan", ti):
+        started = start(
+            load_spec(pipeline, pipelines_dir()),
+            scoring_date(partition_key, given.get("partition"), dag_run.dag_id, dag_run.run_id),
+            services,
+            model=parse_model(model) if model else None,
+            dry_run=dry_run,
+            overrides=given.get("override") or (),
+            accept_warnings=bool(given.get("accept_warnings")),
+            reason=given.get("reason"),
+            planned_by=getattr(dag_run, "triggering_user_name", None) or _holder(dag_run).who,
+            progress=LoggedProgress(),
+            holder=_holder(dag_run),
+            take_over=bool(given.get("take_over")),
+            wanted_at=wanted_at(dag_run),
+            inspect=show,
+        )
     started.require_lease().renew(HANDOVER)
     count = started.plan.shards
     width = len(str(count))
@@ -106,10 +112,14 @@ def freeze(pipeline: str, run: str, term: int, dag_run: Any = None) -> None:
 def feature_gate(pipeline: str, run: str, term: int, dag_run: Any = None) -> None:
     """Run the stage of the same name."""
     from nightscore.gates.feature_gate import feature_gate as stage
+    from nightscore.orchestration.lineage import report_features
     from nightscore.pipeline import run_stage
 
     with _held(pipeline, run, term, dag_run) as context:
-        run_stage(context, stage)
+        try:
+            run_stage(context, stage)
+        finally:
+            report_features(context)
 
 
 def score(pipeline: str, run: str, term: int, shard: dict[str, Any], dag_run: Any = None) -> None:
@@ -144,6 +154,7 @@ def publish(
     from airflow.sdk.exceptions import AirflowSkipException
 
     from nightscore.orchestration.factory import predictions_asset
+    from nightscore.orchestration.lineage import report_publication
     from nightscore.pipeline import run_stage
     from nightscore.predictions import publish as stage
 
@@ -151,6 +162,7 @@ def publish(
         record = run_stage(context, stage)
     if not record["published"]:
         raise AirflowSkipException("Dry run: nothing was published.")
+    report_publication(context, record["rows"])
     event = outlet_events[predictions_asset(context.spec)]
     event.extra = {
         "partition": context.plan.partition.isoformat(),
@@ -180,7 +192,13 @@ def evidence(pipeline: str, run: str, term: int, dag_run: Any = None) -> None:
         run_stage(context, stage)
 
 
-def record(pipeline: str, ti: Any = None, dag_run: Any = None) -> None:
+def record(
+    pipeline: str,
+    ti: Any = None,
+    dag_run: Any = None,
+    params: dict[str, Any] | None = None,
+    partition_key: str | None = None,
+) -> None:
     """Sum the run up; fail when nothing was published, so that the DAG run's state says so.
 
     Raises:
@@ -190,6 +208,7 @@ def record(pipeline: str, ti: Any = None, dag_run: Any = None) -> None:
 
     run, term = (ti.xcom_pull(task_ids="plan", key=key) for key in (RUN_KEY, TERM_KEY))
     if run is None:
+        _announce_unplanned(pipeline, ti, dag_run, partition_key, (params or {}).get("partition"))
         raise NotPublishedError(
             f"{pipeline}: the run was not planned, so nothing was published; see its first red task."
         )
@@ -204,14 +223,15 @@ def record(pipeline: str, ti: Any = None, dag_run: Any = None) -> None:
 def roll_back(params: dict[str, Any] | None = None, dag_run: Any = None, outlet_events: Any = None) -> None:
     """Publish an earlier run's predictions again, and say so in the event of the predictions' asset."""
     from nightscore.orchestration.factory import ROLLED_BACK, asset_of
+    from nightscore.orchestration.lineage import report_publication
     from nightscore.progress import LoggedProgress
     from nightscore.rollback import roll_back as publish_again
-    from nightscore.run import build_services
+    from nightscore.run import build_services, open_run
     from nightscore.settings import settings
 
-    given = params or {}
+    given, services = params or {}, build_services(settings())
     found = publish_again(
-        build_services(settings()),
+        services,
         given["pipeline"],
         parse_partition(given["partition"]),
         to=given.get("to"),
@@ -221,6 +241,7 @@ def roll_back(params: dict[str, Any] | None = None, dag_run: Any = None, outlet_
         take_over=bool(given.get("take_over")),
     )
     log.info("%s %s: rolled back to %s", found["pipeline"], found["partition"], found["run_id"])
+    report_publication(open_run(services, found["pipeline"], found["run_id"]), found["rows"])
     event = {key: found[key] for key in ("partition", "rows", "model_version", "run_id", "reason")}
     outlet_events[ROLLED_BACK].add(asset_of(found["table_name"]), extra=event)
 
@@ -273,6 +294,37 @@ def fail_for_event(after: dict[str, list[str]], triggering_asset_events: Any = N
 
 
 @contextmanager
+def refusals_noted(task: str, ti: Any) -> Iterator[None]:
+    """Leave a note for the task `record` when what the block runs refuses the data: it then is no failure."""
+    try:
+        yield
+    except GateRefusedError:
+        ti.xcom_push(key=REFUSAL_KEY, value=task)
+        raise
+
+
+def wanted_at(dag_run: Any) -> dt.datetime | None:
+    """Return when a DAG run should have begun; None of a backfill, whose moment is years ago or none at all."""
+    found = None if str(dag_run.run_type).endswith("backfill") else dag_run.run_after
+    return found if isinstance(found, dt.datetime) else None
+
+
+def _announce_unplanned(pipeline: str, ti: Any, dag_run: Any, key: str | None, given: str | None) -> None:
+    from nightscore.orchestration.metrics import measure
+    from nightscore.run_events import announce_unplanned
+    from nightscore.settings import settings
+
+    try:
+        partition = scoring_date(key, given, dag_run.dag_id, dag_run.run_id)
+    except PartitionError as error:  # nothing can be said about a night that has no date
+        log.info("no event is written: %s", error)
+        return
+    measure()
+    notes = [ti.xcom_pull(task_ids=task, key=REFUSAL_KEY) for task in BEFORE_THE_RUN]
+    announce_unplanned(settings(), pipeline, partition, refused_at=next(filter(None, notes), None))
+
+
+@contextmanager
 def _held(pipeline: str, run_id: str, term: int, dag_run: Any) -> "Iterator[Run]":
     """Yield a run under the lease of its Airflow run, which is renewed meanwhile and left for the next task.
 
@@ -280,16 +332,24 @@ def _held(pipeline: str, run_id: str, term: int, dag_run: Any) -> "Iterator[Run]
         LeaseLostError: another run has had the lease since this one was planned.
     """
     from nightscore.lease import HANDOVER
+    from nightscore.logs import bound
+    from nightscore.orchestration.metrics import measure
     from nightscore.progress import LoggedProgress
     from nightscore.run import build_services, open_run, take_lease
+    from nightscore.run_events import logged
     from nightscore.settings import settings
 
+    measure()
     services = build_services(settings())
-    partition = open_run(services, pipeline, run_id).plan.partition
-    lease = take_lease(services, pipeline, partition, LoggedProgress(), holder=_holder(dag_run), term=term)
-    with lease.renewed():
-        yield open_run(services, pipeline, run_id, lease=lease)
-    lease.renew(HANDOVER)
+    found = open_run(services, pipeline, run_id)
+    # Airflow's own lines have its run under `run_id`, which is ours in this block.
+    with logged(found), bound(airflow_run_id=dag_run.run_id):
+        lease = take_lease(
+            services, pipeline, found.plan.partition, LoggedProgress(), holder=_holder(dag_run), term=term
+        )
+        with lease.renewed():
+            yield open_run(services, pipeline, run_id, lease=lease)
+        lease.renew(HANDOVER)
 
 
 def _holder(dag_run: Any) -> "Holder":

@@ -14,7 +14,8 @@ from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from nightscore.errors import ConfigurationError, GateRefusedError, NightscoreError
-from nightscore.orchestration.tasks import scoring_date
+from nightscore.logs import bound
+from nightscore.orchestration.tasks import refusals_noted, scoring_date
 from nightscore.spec import Spec
 
 log = logging.getLogger(__name__)
@@ -55,9 +56,10 @@ class WaitForData(BaseOperator):
         partition = scoring_date(context.get("partition_key"), given, run.dag_id, run.run_id)
         spec = load_spec(self.pipeline, pipelines_dir())
         watch = _watch(spec, partition, began)
-        if watch.look() is None:
-            log.info("the data is there: %s", watch.seen)
-            return
+        with bound(pipeline=self.pipeline, partition=partition.isoformat()), refusals_noted("wait", context["ti"]):
+            if watch.look() is None:
+                log.info("the data is there: %s", watch.seen)
+                return
         if fault is not None:
             raise TriggererError(self.pipeline, fault)
         trigger = DataTrigger(spec.model_dump(mode="json"), partition.isoformat(), began.isoformat())

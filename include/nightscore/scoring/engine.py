@@ -11,6 +11,7 @@ take processors from each other.
 """
 
 import contextlib
+import contextvars
 import ctypes
 import os
 import queue
@@ -209,7 +210,7 @@ def ordered_map(
             for item in iterator:
                 if stopped.is_set():
                     break
-                pending.put(pool.submit(function, item))
+                pending.put(pool.submit(contextvars.copy_context().run, function, item))
         except BaseException as error:  # noqa: BLE001 - it is raised to the caller, in its turn
             failed: Future[Result] = Future()
             failed.set_exception(error)
@@ -218,7 +219,8 @@ def ordered_map(
             _close_quietly(iterator)
             pending.put(None)
 
-    reader = threading.Thread(target=read, name="nightscore-read", daemon=True)
+    # Threads begin without the context variables that say in a log which run a line is of.
+    reader = threading.Thread(target=contextvars.copy_context().run, args=(read,), name="nightscore-read", daemon=True)
     reader.start()
     try:
         while (future := pending.get()) is not None:

@@ -6,6 +6,7 @@ bounded number of times without a row in between, and a stream that stays silent
 """
 
 import contextlib
+import contextvars
 import queue
 import threading
 from collections.abc import Iterator
@@ -82,7 +83,12 @@ class Rows(Iterator["pa.RecordBatch"]):
         )
         schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema)) if names else None
         self._threads = [
-            threading.Thread(target=self._read, args=(name, schema), name="nightscore-stream", daemon=True)
+            threading.Thread(
+                target=contextvars.copy_context().run,
+                args=(self._read, name, schema),
+                name="nightscore-stream",
+                daemon=True,
+            )
             for name in names
         ]
         for thread in self._threads:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from nightscore.errors import ConfigurationError, TransientError, shorten
 from nightscore.gates.gate import GateStoppedError, gate_record
+from nightscore.logs import bound
 from nightscore.objects import Json
 from nightscore.plan import PlannedModel
 from nightscore.predictions import columns_of
@@ -60,7 +61,8 @@ def score_shard(run: Run, shard: int) -> Json:
     done = run.records.read(name)
     if done is not None:
         return {**_require_own(run, shard, done), "reused": True}
-    found, attempts = _score_again(run, shard)
+    with bound(shard=shard):
+        found, attempts = _score_again(run, shard)
     receipt = {
         "shard": shard,
         "model": run.plan.model.label,
