@@ -76,14 +76,14 @@ def configure(log_format: str) -> None:
 
     Where people watch, events are left out: the progress and the summary say the same in their words.
     """
-    if log_format == "text":
-        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-        logging.getLogger(EVENTS).setLevel(logging.CRITICAL + 1)
-        return
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
+    if log_format == "text":
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        handler.addFilter(lambda record: record.name != EVENTS)
+    else:
+        handler.setFormatter(JsonFormatter())
+        logging.getLogger("nightscore").setLevel(logging.INFO)
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("nightscore").setLevel(logging.INFO)
 
 
 def are_json() -> bool:

@@ -49,6 +49,8 @@ def test_every_variable_is_read() -> None:
             "NIGHTSCORE_PRICE_PER_TIB": "7.82",
             "NIGHTSCORE_CURRENCY": "EUR",
             "NIGHTSCORE_VERTEX_LOCATION": "europe-west4",
+            "NIGHTSCORE_EVENTS_LOG": "nightscore",
+            "LOGGING_EMULATOR_HOST": "http://localhost:4444",
         }
     )
     assert found == Settings(
@@ -61,6 +63,8 @@ def test_every_variable_is_read() -> None:
         price_per_tib=7.82,
         currency="EUR",
         vertex_location="europe-west4",
+        events_log="nightscore",
+        logging_host="http://localhost:4444",
         bigquery_host="http://localhost:9050",
         bigquery_storage_host="localhost:9060",
         storage_host="http://localhost:4443",
@@ -114,6 +118,13 @@ def test_mlflow_s_own_variable_counts_where_ours_is_not_set() -> None:
             (
                 "The environment variable NIGHTSCORE_PRICE_PER_TIB is 'cheap'. It is the price of a TiB of on-demand "
                 "queries, like 6.25."
+            ),
+        ),
+        (
+            {"NIGHTSCORE_EVENTS_LOG": "projects/p/logs/nightscore"},
+            (
+                "The environment variable NIGHTSCORE_EVENTS_LOG is 'projects/p/logs/nightscore'. It is the name of a "
+                "log of Cloud Logging, like nightscore."
             ),
         ),
         (

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from sklearn.linear_model import LogisticRegression
 
+from nightscore import events
 from nightscore.clients import build_storage
 from nightscore.lease import Holder, acquire
 from nightscore.orchestration import tasks
@@ -30,6 +31,21 @@ def cards(pipelines):
     pipelines.register(LogisticRegression().fit(frame, frame.balance > 0.5), table.select(["balance"]))
     pipelines.add_pipeline(pipelines.spec_text(schedule="0 2 * * *", limits={"shards": 3}))
     return pipelines
+
+
+@pytest.fixture
+def ends():
+    """What is announced of the ends of runs."""
+    found = []
+
+    def listen(entry):
+        event = entry.payload
+        if event["event"] == "run_ended":
+            found.append(tuple(event[name] for name in ("status", "stopped_at", "partition", "run_id")))
+
+    events.subscribe(listen)
+    yield found
+    events._listeners.remove(listen)
 
 
 def dag_of(cards):
@@ -116,7 +132,7 @@ def test_a_refused_night_fails_the_run_and_is_recorded(cards, run_dag):
     assert events_of(run) == []
 
 
-def test_a_partition_over_its_limit_is_refused_by_the_first_task(cards, run_dag, monkeypatch):
+def test_a_partition_over_its_limit_is_refused_by_the_first_task(cards, run_dag, monkeypatch, ends):
     logged = []
     monkeypatch.setattr(tasks.log, "info", lambda text, *values: logged.append(text % values))
     cards.add_pipeline(cards.spec_text(schedule="0 2 * * *", limits={"max_rows": 499}))
@@ -126,6 +142,7 @@ def test_a_partition_over_its_limit_is_refused_by_the_first_task(cards, run_dag,
     assert states["freeze", -1] == "upstream_failed"
     assert logged[0].splitlines()[-1] == "blocked, for 1 reason: nothing would be frozen, scored or published"
     assert run_ids(cards.services.bucket, cards.name) == []
+    assert ends == [("refused", "plan", DAY, "")]
 
 
 @pytest.mark.thorough
@@ -160,6 +177,13 @@ def test_a_publication_that_fails_makes_the_run_fail(cards, run_dag, monkeypatch
     assert events_of(run) == []
     [recorded] = cards.sql(f"SELECT status FROM nightscore_operations.runs WHERE pipeline = '{cards.name}'")
     assert recorded == {"status": "failed"}
+
+
+def test_a_night_that_cannot_be_planned_has_ended_all_the_same(cards, run_dag, ends):
+    cards.add_pipeline(cards.spec_text(schedule="0 2 * * *", model={"name": cards.name, "alias": "nobody"}))
+    run, states = run_dag(dag_of(cards), partition_key=DAY)
+    assert (run.state, states["plan", -1], states["record", -1]) == ("failed", "failed", "failed")
+    assert ends == [("failed", "", DAY, "")]
 
 
 def test_a_run_without_a_date_fails_and_publishes_nothing(cards, run_dag):

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import logging
 
 import numpy as np
 import pandas as pd
@@ -46,6 +47,30 @@ def test_json_is_one_object_and_nothing_else(cards, nightscore):
     done = nightscore("run", cards.name, "--partition", DAY, "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout)["status"] == "published"
+
+
+def test_a_log_for_machines_is_json_on_standard_error_alone(cards, nightscore, monkeypatch):
+    """Events among it, and the error that ends the command; `make` and cron keep it, and people read the other."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    check = {"expect": "expect_table_row_count_to_be_between", "min_value": 1000}
+    cards.add_pipeline(cards.spec_text(checks={"features": [check]}))
+    level = logging.getLogger("nightscore").level
+    done = nightscore("run", cards.name, "--partition", DAY, NIGHTSCORE_LOG_FORMAT="json")
+    logging.getLogger("nightscore").setLevel(level)
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"] for line in lines if "event" in line] == ["run_planned", "gate_judged", "run_ended"]
+    assert lines[-1]["level"] == "error"
+    assert lines[-1]["message"].startswith("GateStoppedError: ")
+    [run_id] = {line["run_id"] for line in lines if "run_id" in line}
+    assert run_id.startswith(DAY)
+    assert {line["pipeline"] for line in lines if "pipeline" in line} == {cards.name}
+
+
+def test_a_log_is_text_or_json(cards, nightscore):
+    done = nightscore("run", cards.name, "--partition", DAY, NIGHTSCORE_LOG_FORMAT="xml")
+    assert done.returncode == 2
+    assert "The environment variable NIGHTSCORE_LOG_FORMAT is 'xml'. It is text or json." in done.stderr
 
 
 def test_a_refusal_is_exit_code_1(cards, nightscore):
