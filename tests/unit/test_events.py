@@ -7,6 +7,7 @@ import logging
 import math
 import types
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -163,3 +164,26 @@ def test_a_formatted_line_is_one_line_and_bounded() -> None:
     assert "\n" not in text
     assert len(text) < 50_000
     assert json.loads(text)["exception"].startswith("ValueError: xxx")
+
+
+def test_the_trace_is_that_of_the_task_where_one_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    monkeypatch.delenv("OTEL_SDK_DISABLED")  # which keeps exporters of tests quiet
+    own = ABOUT.trace_id
+    with TracerProvider().get_tracer("test").start_as_current_span("task") as span:
+        assert ABOUT.trace_id == f"{span.get_span_context().trace_id:032x}" != own
+    assert ABOUT.trace_id == own == About("other", ABOUT.partition, ABOUT.run_id).trace_id
+
+
+def test_the_page_has_every_event_and_field() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "observability.md").read_text()
+    for name, event in SCHEMA.items():
+        part = page.split(f"\n### {name}\n")[1].split("\n### ")[0]
+        rows = [line for line in part.splitlines() if line.startswith("| `")]
+        assert event["description"] in part
+        assert rows == [
+            f"| `{field}` | {', '.join(f'`{value}`' for value in about.get('values', ())) or about['type']} | "
+            f"{about.get('unit', '')} | {about['description']} |"
+            for field, about in event["fields"].items()
+        ], name
