@@ -641,7 +641,7 @@ class Spec(Part):
     """When a challenger may become the champion. See [below](#promotion)."""
 
     deadline: Annotated[TimeOfDay | None, Field(examples=["06:00"])] = None
-    """When predictions must be there: local time of the schedule, in quotes. See [deadlines](observability.md#deadlines)."""
+    """When predictions must be there: local time of the schedule. See [deadlines](observability.md#deadlines)."""
 
     keep: Annotated[Days, Field(examples=["90d"])] = dt.timedelta(days=30)
     """How long the frozen rows and the staged predictions of a run are kept, like 30d."""

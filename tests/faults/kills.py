@@ -16,6 +16,7 @@ from faults.processes import Ended, Nightscore
 
 BEFORE, DURING, AFTER = "before", "during", "after"
 RANDOM, TOTAL = "random times", "all"
+EVENTS, LAST_EVENT = "/events/", "/events/run_ended"
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,10 @@ class Outcome:
 def boundaries(calls: Iterable[Call]) -> Iterator[Kill]:
     """Yield the kills after which the services are in every state that a run leaves them in between two requests.
 
-    Before each request that changes something, and after the last.
+    Before each request that changes something, and after the last. Of the entries that events are kept as, which only
+    the step that writes them reads again, before the last.
     """
-    changing = [call for call in calls if call.changes]
+    changing = [call for call in calls if call.changes and (EVENTS not in call.what or LAST_EVENT in call.what)]
     yield from (Kill(BEFORE, call) for call in changing)
     yield Kill(AFTER, changing[-1])
 
