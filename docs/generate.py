@@ -35,6 +35,8 @@ PARTS = {
     "`evidence`": ("evidence", "Evidence"),
     "`evidence.outcomes`": ("evidence.outcomes", "Outcomes"),
     "`promotion`": ("promotion", "Promotion"),
+    "`resources`": ("resources", "Resources"),
+    "Resources of a task": ("resources.*", "TaskResources"),
 }
 
 _TYPES = {"string": "text", "integer": "whole number", "number": "number", "object": "mapping", "boolean": "TRUE"}
@@ -95,7 +97,18 @@ in [evidence](evidence.md). Neither `evidence.outcomes` nor `promotion` changes 
 its rows.
 """
 
-PROSE = {"ModelReference": CHALLENGERS, "Checks": CHECKS, "Evidence": EVIDENCE}  # beneath the keys of a part
+RESOURCES = """\
+Both requests and limits are set to what is written, so that a shard's threads have the processors that it was given and
+no other pod can take its memory. A run has up to `limits.parallel_shards` pods of `score` at once.
+[Kubernetes](kubernetes.md#resources-of-a-pipeline) says how to choose, and what becomes of a task whose pod is killed.
+"""
+
+PROSE = {  # beneath the keys of a part
+    "ModelReference": CHALLENGERS,
+    "Checks": CHECKS,
+    "Evidence": EVIDENCE,
+    "Resources": RESOURCES,
+}
 
 EXITS = """\
 Exit codes: 0 done (for `nightscore run`: published, or a dry run that went through; for `nightscore plan`: ready), 1 a

@@ -91,4 +91,4 @@ def near_miss(name: str, allowed: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.6)
     if near:
         return f"Did you mean `{near[0]}`?"
-    return f"Allowed: {listed(sorted(allowed), most=12)}." if allowed else "There are none."
+    return f"Allowed: {listed(sorted(allowed), most=16)}." if allowed else "There are none."

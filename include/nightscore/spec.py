@@ -27,16 +27,18 @@ from pydantic_core import PydanticKnownError
 
 from nightscore.conditions import Condition, Marker, parse_condition
 from nightscore.errors import ConfigurationError, shorten
-from nightscore.names import MODEL_NAME, PIPELINE_NAME, SOURCE_MODEL_NAME, SQL_FILE, SUITE_FILE
+from nightscore.names import DAG_PREFIX, MODEL_NAME, PIPELINE_NAME, SOURCE_MODEL_NAME, SQL_FILE, SUITE_FILE
 from nightscore.spec_values import (
     Budget,
     Bytes,
     Challenger,
     Column,
     Confidence,
+    Cpu,
     Days,
     Level,
     Positive,
+    Quantity,
     Share,
     Span,
     Table,
@@ -63,22 +65,22 @@ def skipped_tick(cron: str, timezone: str, year: int = 2027) -> dt.datetime | No
     >>> skipped_tick("30 2 * * *", "UTC") is None
     True
     """
-    import zoneinfo
-
     from croniter import croniter
+
+    return next((minute for minute in _skipped_minutes(timezone, year) if croniter.match(cron, minute)), None)
+
+
+@functools.lru_cache(maxsize=64)
+def _skipped_minutes(timezone: str, year: int) -> tuple[dt.datetime, ...]:
+    import zoneinfo
 
     zone = zoneinfo.ZoneInfo(timezone)
     days = [dt.datetime(year, 1, 1) + dt.timedelta(days=day) for day in range(365)]  # noqa: DTZ001 - wall clock times
     offsets = [day.replace(tzinfo=zone).utcoffset() or dt.timedelta() for day in days]
-    for day, before, after in zip(days, offsets, offsets[1:], strict=False):
-        if after > before:
-            minutes = (day + dt.timedelta(minutes=minute) for minute in range(24 * 60))
-            # A wall clock time that does not exist comes back as another one from a trip through UTC.
-            gap = [m for m in minutes if _there_and_back(m, zone) != m]
-            for minute in gap:
-                if croniter.match(cron, minute):
-                    return minute
-    return None
+    shorter = [day for day, before, after in zip(days, offsets, offsets[1:], strict=False) if after > before]
+    minutes = (day + dt.timedelta(minutes=minute) for day in shorter for minute in range(24 * 60))
+    # A wall clock time that does not exist comes back as another one from a trip through UTC.
+    return tuple(minute for minute in minutes if _there_and_back(minute, zone) != minute)
 
 
 class Part(BaseModel):
@@ -602,6 +604,30 @@ class Promotion(Part):
     """How long an answer is waited for, like 24h; none by then is a no."""
 
 
+class TaskResources(Part):
+    """What the pod of a task is given: requested, and its limit as well."""
+
+    cpu: Annotated[Cpu, Field(examples=[4])]
+    """Processors, like 4, 0.5 or 500m. Scoring runs in as many threads, rounded up."""
+
+    # Both are required: whatever a task says of its resources stands in place of all that the pod template says.
+    memory: Annotated[Quantity, Field(examples=["8Gi"])]
+    """Memory, like 8Gi. A task that takes more is killed."""
+
+    ephemeral_storage: Annotated[Quantity | None, Field(examples=["10Gi"])] = None
+    """Disk of the node, like 10Gi."""
+
+
+class Resources(Part):
+    """What Kubernetes gives the pipeline's tasks. Airflow's other executors do not look at it."""
+
+    score: Annotated[TaskResources | None, Field(examples=[{"cpu": 4, "memory": "8Gi"}])] = None
+    """The pod of every shard; without it, what the pod template says."""
+
+    rest: Annotated[TaskResources | None, Field(examples=[{"cpu": "500m", "memory": "2Gi"}])] = None
+    """The pod of every other task; without it, what the pod template says."""
+
+
 class Spec(Part):
     """One scoring pipeline."""
 
@@ -639,6 +665,9 @@ class Spec(Part):
 
     promotion: Annotated[Promotion | None, Field(examples=[{"min_nights": 14, "max_flips": "2%"}])] = None
     """When a challenger may become the champion. See [below](#promotion)."""
+
+    resources: Annotated[Resources | None, Field(examples=[{"score": {"cpu": 4, "memory": "8Gi"}}])] = None
+    """What Kubernetes gives the pipeline's tasks. See [below](#resources)."""
 
     deadline: Annotated[TimeOfDay | None, Field(examples=["06:00"])] = None
     """When predictions must be there: local time of the schedule. See [deadlines](observability.md#deadlines)."""
@@ -685,7 +714,7 @@ class Spec(Part):
     @property
     def dag_id(self) -> str:
         """The DAG's name in Airflow."""
-        return f"score_{self.name}"
+        return f"{DAG_PREFIX}{self.name}"
 
     @property
     def source(self) -> str:
@@ -701,7 +730,8 @@ class Spec(Part):
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of everything the spec says that can change a prediction or a verdict."""
-        content = self.model_dump(mode="json", exclude={"description", "owner", "schedule", "deadline", "promotion"})
+        unread = {"description", "owner", "schedule", "deadline", "promotion", "resources"}
+        content = self.model_dump(mode="json", exclude=unread)
         del content["features"]["wait"]  # it changes when a run begins, and nothing that it finds
         # A spec without what was added later has the digest that it had before that was known.
         if not self.model.challengers:

@@ -20,6 +20,8 @@ _SPANS = {
     "h": dt.timedelta(hours=1),
     "d": dt.timedelta(days=1),
 }
+_QUANTITY_UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_LEAST_QUANTITY = 256 * 2**20  # what a task needs before it reads its first row
 _BYTE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15}
 
 
@@ -35,6 +37,48 @@ def parse_bytes(value: object) -> object:
     if match is None or match[2] not in _BYTE_UNITS:
         raise ValueError(f"{shorten(value)!r} is not a size; write it like 200GB")
     return int(float(match[1]) * _BYTE_UNITS[match[2]])
+
+
+def parse_cpu(value: object) -> object:
+    """Return a number of processors as Kubernetes writes it most plainly.
+
+    >>> parse_cpu(4), parse_cpu("0.5"), parse_cpu("2500m")
+    ('4', '500m', '2500m')
+    """
+    text = _number_text(value)
+    match = re.fullmatch(r"(\d{1,4})(?:\.(\d{1,3})0*)?|(\d{1,7})m", text)
+    if match is None:
+        near = re.fullmatch(r"(\d{1,7}(?:\.\d{1,3})?) *(M|m(?:illi)?|v?cpus?|cores?|c)", text, re.IGNORECASE)
+        meant = f"{near[1]}{'m' if near[2][0] in 'mM' else ''}" if near else "it like 4, 0.5 or 500m"
+        raise ValueError(f"{shorten(value)!r} is not a number of processors; write {meant}")
+    milli = int(match[3]) if match[3] else int(match[1]) * 1000 + int((match[2] or "").ljust(3, "0"))
+    if milli == 0:
+        raise ValueError(f"{shorten(value)!r} is no processor at all; write it like 4, 0.5 or 500m")
+    return f"{milli}m" if milli % 1000 else str(milli // 1000)
+
+
+def parse_quantity(value: object) -> object:
+    """Return an amount of memory or disk in Kubernetes' units, like `8Gi`.
+
+    >>> parse_quantity("8Gi"), parse_quantity("1.5G")
+    ('8Gi', '1.5G')
+    """
+    text = _number_text(value)
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)(Ki|Mi|Gi|Ti|k|M|G|T)", text)
+    if match is None:
+        near = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?) *([kmgt])(i?)(b?)", text, re.IGNORECASE)
+        unit = "" if near is None else near[2].upper() + ("i" if near[3] or not near[4] else "")
+        meant = f"{near[1]}{'k' if unit == 'K' else unit}" if near else "it like 8Gi"
+        # Kubernetes itself takes `m` for thousandths, of a byte as well.
+        what = "thousandths of a byte" if text.endswith("m") and near else "no amount that Kubernetes knows"
+        raise ValueError(f"{shorten(value)!r} is {what}; write {meant}")
+    if float(match[1]) * _QUANTITY_UNITS[match[2]] < _LEAST_QUANTITY:
+        raise ValueError(f"{shorten(value)!r} is less than any task needs; write at least 256Mi")
+    return text
+
+
+def _number_text(value: object) -> str:
+    return str(value).strip() if isinstance(value, (int, float, str)) and not isinstance(value, bool) else ""
 
 
 def parse_share(value: object) -> object:
@@ -203,6 +247,8 @@ Level = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=flo
 Confidence = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=float | str), Field(ge=0.5, lt=1)]
 Positive = Annotated[bool | int | str | None, BeforeValidator(parse_positive)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
+Cpu = Annotated[str, BeforeValidator(parse_cpu, json_schema_input_type=int | float | str)]
+Quantity = Annotated[str, BeforeValidator(parse_quantity, json_schema_input_type=str)]
 Challenger = Annotated[
     Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=rf"^{MODEL_NAME}$")], BeforeValidator(parse_challenger)
 ]

@@ -28,6 +28,7 @@ HEAVY = (
     "sqlalchemy_bigquery",
     "rich.console",
     "typer",
+    "kubernetes",
     "nightscore.settings",
     "nightscore.clients",
     "nightscore.warehouse",
@@ -96,3 +97,16 @@ def test_importing_the_factory_adds_nothing_heavy(home: Path) -> None:
 def test_building_the_dags_adds_nothing_heavy(home: Path) -> None:
     assert "croniter" in modules(DAGS, home), "no schedule was read"
     assert added(DAGS, home) == []
+
+
+def test_only_pods_of_a_size_import_kubernetes(home: Path) -> None:
+    """Its client takes two seconds: for a pipeline with `resources` where tasks are pods, and nowhere else."""
+    make = "make_dag(load_spec('{}', Path('pipelines')))"
+    begin = (
+        "import os; os.environ['AIRFLOW__CORE__EXECUTOR'] = 'KubernetesExecutor'\n"
+        "from pathlib import Path\n"
+        "from nightscore.orchestration.factory import make_dag\n"
+        "from nightscore.specs import load_spec\n"
+    )
+    assert added(f"{begin}{make.format('loans')}; {LIST}", home) == []
+    assert "kubernetes" in added(f"{begin}{make.format('cards')}; {LIST}", home)

@@ -95,6 +95,7 @@ def test_the_digest_covers_what_can_change_a_prediction_or_a_verdict(path: str, 
         ("limits.max_bytes_billed", 200_000_000_000),
         ("evidence", {"outcomes": {"table": "features.card_outcomes", "column": "defaulted"}}),
         ("promotion", {"max_flips": "2%"}),
+        ("resources", {"score": {"cpu": 4, "memory": "8Gi"}}),
     ],
 )
 def test_the_digest_ignores_the_rest(path: str, value: object) -> None:
@@ -131,7 +132,7 @@ def test_derived_names() -> None:
 
 
 def test_a_spec_without_what_was_added_later_has_the_digest_that_it_had_before() -> None:
-    later = dict.fromkeys(("description", "owner", "schedule", "deadline", "evidence", "promotion"), True)
+    later = dict.fromkeys(("description", "owner", "schedule", "deadline", "evidence", "promotion", "resources"), True)
     later["limits"] = {"max_rows"}
     content = SPEC.model_dump(mode="json", exclude=later)
     content["model"] = {"name": "credit_default", "alias": None, "version": None}

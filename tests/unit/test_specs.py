@@ -164,6 +164,10 @@ def test_every_value_of_a_spec() -> None:
             "approvers": ["alice"],
             "timeout": "36h",
         },
+        "resources": {
+            "score": {"cpu": "4", "memory": "8Gi", "ephemeral_storage": "10Gi"},
+            "rest": {"cpu": "500m", "memory": "1.5Gi", "ephemeral_storage": None},
+        },
         "deadline": "06:00",
         "keep": "14d",
     }

@@ -20,12 +20,14 @@ from airflow.sdk import (
     get_parsing_context,
     task,
 )
+from airflow.sdk.definitions.param import ParamsDict
 
-from nightscore.names import MODEL_NAME, PIPELINE_NAME, SOURCE_MODEL_NAME, SOURCES
+from nightscore.names import DAG_PREFIX, MODEL_NAME, PIPELINE_NAME, SOURCE_MODEL_NAME, SOURCES
 from nightscore.orchestration import deadlines, lifecycle, tasks
+from nightscore.orchestration.pods import executor_config
 from nightscore.orchestration.waiting import WaitForData
-from nightscore.spec import Schedule, Spec
-from nightscore.specs import SpecError, iter_specs
+from nightscore.spec import Resources, Schedule, Spec
+from nightscore.specs import PipelineNotFoundError, SpecError, iter_specs, load_spec
 
 START = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)  # backfills reach back to here
 TAG = "nightscore"
@@ -154,9 +156,8 @@ def iter_dags(folder: Path) -> Iterator[DAG]:
     """
     wanted = get_parsing_context().dag_id
     after: dict[str, list[str]] = {}
-    for spec in iter_specs(folder):
-        dag_id = f"score_{spec.pipeline}" if isinstance(spec, SpecError) else spec.dag_id
-        if wanted in (None, dag_id):
+    for spec in _specs_for(wanted, folder):
+        if wanted != WITHOUT_PARTITION:
             yield make_broken_dag(spec) if isinstance(spec, SpecError) else make_dag(spec)
         if isinstance(spec, Spec) and spec.schedule is not None and spec.schedule.after is not None:
             after.setdefault(spec.schedule.after, []).append(spec.name)
@@ -164,8 +165,24 @@ def iter_dags(folder: Path) -> Iterator[DAG]:
         yield make_event_dag(after)
 
 
+def _specs_for(dag_id: str | None, folder: Path) -> Iterator[Spec | SpecError]:
+    """Yield the specs that a DAG is made of, or all: a task's process reads no other pipeline's files."""
+    if dag_id in (None, WITHOUT_PARTITION):
+        yield from iter_specs(folder)
+        return
+    if not str(dag_id).startswith(DAG_PREFIX):  # a DAG of another file
+        return
+    try:
+        yield load_spec(str(dag_id).removeprefix(DAG_PREFIX), folder)
+    except SpecError as error:
+        yield error
+    except PipelineNotFoundError:
+        return
+
+
 def make_dag(spec: Spec) -> DAG:
     """Return the DAG of a pipeline: one task per stage, one mapped task per shard."""
+    resources = spec.resources or Resources()
     with DAG(
         spec.dag_id,
         schedule=timetable(spec.schedule) if spec.schedule is not None else None,
@@ -174,7 +191,6 @@ def make_dag(spec: Spec) -> DAG:
         max_active_runs=4,
         description=spec.description.strip().split("\n")[0][:250] or f"Scores {spec.source}.",
         doc_md=_documentation(spec),
-        params=PARAMS,
         tags={TAG, f"model:{spec.model.name}"[:100]},
         default_args={
             "owner": spec.owner,
@@ -183,6 +199,7 @@ def make_dag(spec: Spec) -> DAG:
             "retry_exponential_backoff": 2.0,
             "max_retry_delay": dt.timedelta(minutes=10),
             "retry_policy": RETRIES,
+            "executor_config": executor_config(resources.rest),
         },
         deadline=deadlines.alert_of(spec),
     ) as dag:
@@ -196,6 +213,7 @@ def make_dag(spec: Spec) -> DAG:
             task(
                 task_id="score",
                 map_index_template="{{ shard_label | default('') }}",
+                executor_config=executor_config(resources.score),
                 max_active_tis_per_dagrun=spec.limits.parallel_shards,
             )(tasks.score)
             .partial(pipeline=spec.name, run=run, term=term)
@@ -214,6 +232,10 @@ def make_dag(spec: Spec) -> DAG:
             if spec.promotion is not None:
                 # A leaf decides on the state of the night, and a proposal that cannot be made must not.
                 compared >> lifecycle.Propose(task_id="propose", pipeline=spec.name) >> recorded
+    # After the tasks, which are given their DAG's params all the same: each would copy them, and Airflow would check
+    # every copy against its schema whenever it looks at one; that was nine tenths of the time for serialising. And past
+    # the DAG's own check, which finds the same for each of a thousand DAGs.
+    object.__setattr__(dag, "params", ParamsDict(PARAMS))
     return dag
 
 
@@ -255,7 +277,7 @@ def make_event_dag(after: dict[str, list[str]]) -> DAG:
 def make_broken_dag(error: SpecError) -> DAG:
     """Return a DAG that fails every night with what is wrong with its spec."""
     with DAG(
-        f"score_{error.pipeline}",
+        f"{DAG_PREFIX}{error.pipeline}",
         schedule=CronPartitionTimetable("0 2 * * *", timezone="UTC", run_offset=-1, key_format="%Y-%m-%d"),
         start_date=START,
         catchup=False,
