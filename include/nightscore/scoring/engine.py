@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # beside the tenths of a millisecond that scikit-learn takes for every call. See docs/performance.md.
 CHUNK_BYTES = 6 * 2**20
 LEAST_ROWS, MOST_ROWS = 1_024, 32_768
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of the container, as its control group (version 2) says it
 AHEAD = 2  # chunks for every worker that are read or scored and not yet taken
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -244,7 +245,7 @@ def usable_cpus() -> int:
     else:
         found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = CPU_QUOTA.read_text().split()
         found = min(found, max(1, -(-int(quota) // int(period))))
     except (OSError, ValueError):  # there is no such file, or it says "max"
         pass

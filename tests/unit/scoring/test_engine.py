@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -265,6 +266,30 @@ def test_workers_compute_in_one_thread_and_the_limits_end_with_them() -> None:
         assert threadpool_info() == before
     assert seen
     assert all(threads == {"blas": 1, "openmp": 1} for threads in seen)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("400000 100000\n", 4),  # limits.cpu: 4, on a node with more
+        ("250000 100000\n", 3),
+        ("50000 100000\n", 1),
+        ("6400000 100000\n", 8),
+        ("max 100000\n", 8),
+        (None, 8),
+    ],
+)
+def test_a_container_uses_the_processors_of_its_limit(
+    said: str | None, expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import os
+
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 8, raising=False)
+    monkeypatch.setattr("nightscore.scoring.engine.CPU_QUOTA", tmp_path / "cpu.max")
+    if said is not None:
+        (tmp_path / "cpu.max").write_text(said)
+    assert usable_cpus() == expected
+    assert Engine([Doubling()])._workers == expected
 
 
 def test_at_least_one_processor_is_usable() -> None:
