@@ -86,7 +86,9 @@ def _skipped_minutes(timezone: str, year: int) -> tuple[dt.datetime, ...]:
 class Part(BaseModel):
     """Base of every part of a spec: frozen, strict about unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # The strings beneath the keys are for people and editors; `specs.json_schema` reads them. pydantic would for every
+    # task that starts, out of the source, which takes as long as all else that is imported here.
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Schedule(Part):
@@ -403,7 +405,7 @@ def _condition_columns(condition: object) -> list[str]:
 class Expectation(Part):
     """One Great Expectations expectation, by its own name and arguments."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     expect: Annotated[str, Field(pattern=r"^expect_[a-z0-9_]+$", examples=["expect_column_values_to_not_be_null"])]
     """The expectation's name."""

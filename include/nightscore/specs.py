@@ -27,6 +27,7 @@ from nightscore.spec import (
     Limits,
     ModelReference,
     Outcomes,
+    Part,
     Predictions,
     Promotion,
     Resources,
@@ -208,8 +209,11 @@ def parse_spec(name: str, text: str, folder: Path | None = None) -> Spec:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of `pipeline.yaml`, for editors."""
     schema = copy.deepcopy(Spec.model_json_schema())
-    for part in (schema, *schema["$defs"].values()):
+    classes = {part.__name__: part for part in Part.__subclasses__()}
+    for name, part in {"Spec": schema, **schema["$defs"]}.items():
         properties = part.get("properties", {})
+        for key, meaning in _meanings(classes[name]).items():
+            properties[key]["description"] = meaning
         for key in [key for key, value in properties.items() if value.get("hidden")]:
             del properties[key]
             if key in part.get("required", []):
@@ -223,6 +227,20 @@ def json_schema() -> dict[str, Any]:
     schema["title"] = "nightscore pipeline"
     schema["description"] = "A scoring pipeline of nightscore."
     return schema
+
+
+def _meanings(part: type[Part]) -> dict[str, str]:
+    """Return what the strings beneath a part's keys say: key → text."""
+    import ast
+    import inspect
+    import itertools
+
+    [definition] = ast.parse(inspect.getsource(part)).body
+    found = {}
+    for line, beneath in itertools.pairwise(getattr(definition, "body", [])):
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(beneath, ast.Expr):
+            found[line.target.id] = inspect.cleandoc(ast.literal_eval(beneath.value))
+    return found
 
 
 def _read_spec(name: str, folder: Path) -> Spec:
@@ -258,7 +276,7 @@ def _parse_yaml(name: str, text: str) -> dict[str, Any]:
 def _load_yaml(text: str) -> Any:
     """Return the text's content; by libyaml, where it is there and finds no fault, in a tenth of the time."""
     if _FastUniqueKeys is not None:
-        # Which words tell of a fault must not depend on the machine: the other loader finds it as well.
+        # The other loader tells of a fault, in the same words on every machine, or sees none: libyaml is stricter.
         with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
             return yaml.load(text, Loader=_FastUniqueKeys)  # noqa: S506 - a safe loader
     return yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - a safe loader

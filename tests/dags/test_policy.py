@@ -3,13 +3,15 @@
 import copy
 import datetime as dt
 import itertools
+import sys
 from pathlib import Path
 
 import pytest
+from airflow.sdk.definitions.context import _AIRFLOW_PARSING_CONTEXT_DAG_ID
 from airflow.sdk.exceptions import ParamValidationError
 
 from nightscore.errors import ConfigurationError, GateRefusedError, TransientError
-from nightscore.orchestration.factory import RETRIES, iter_dags, make_dag, predictions_asset
+from nightscore.orchestration.factory import PARAMS, RETRIES, iter_dags, make_dag, predictions_asset
 from nightscore.orchestration.tasks import NotPublishedError, PartitionError, scoring_date
 from nightscore.specs import SpecError, parse_spec, pipeline_names
 from nightscore.warehouse import WarehouseError
@@ -173,6 +175,97 @@ def test_a_broken_spec_becomes_a_dag_that_fails_with_its_fault(tmp_path):
     assert dags["score_broken"].schedule is not None
     with pytest.raises(ConfigurationError, match="broken: predicitons"):
         dags["score_broken"].get_task("plan").python_callable(*dags["score_broken"].get_task("plan").op_args)
+
+
+@pytest.fixture
+def files_read():
+    """Return a function that gives the names of the pipelines whose files a call opens."""
+    read, watched = [], []
+
+    def watch(event, arguments):  # a hook cannot be removed; it ends with the test process
+        if event == "open" and watched and isinstance(arguments[0], (str, Path)):
+            path = Path(arguments[0])
+            if watched[0] in path.parents:
+                read.append(path.relative_to(watched[0]).parts[0])
+
+    sys.addaudithook(watch)
+
+    def found(folder, call):
+        read.clear()
+        watched[:] = [folder]
+        try:
+            call()
+        finally:
+            watched.clear()
+        return sorted(set(read))
+
+    return found
+
+
+@pytest.fixture
+def five_pipelines(tmp_path):
+    """Five pipelines, one of them broken, two of them after a table."""
+    for name in ("first", "second", "third"):
+        (tmp_path / name).mkdir()
+        text = SPEC.replace("predictions.cards", f"predictions.{name}")
+        (tmp_path / name / "pipeline.yaml").write_text(text)
+    for name in ("after", "broken"):
+        (tmp_path / name).mkdir()
+        text = SPEC.replace('{cron: "0 3 * * *", timezone: Europe/Amsterdam}', "{after: features.loads}")
+        (tmp_path / name / "pipeline.yaml").write_text(text.replace("predictions.cards", f"predictions.{name}"))
+    (tmp_path / "broken" / "pipeline.yaml").write_text("owner: 2026-13-45\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("wanted", "dags", "read"),
+    [
+        ("score_second", ["score_second"], ["second"]),
+        ("score_broken", ["score_broken"], ["broken"]),
+        ("score_after", ["score_after"], ["after"]),
+        ("score_gone", [], []),
+        ("score_../first", [], []),
+        ("roll_back", [], []),
+        ("events_without_partition", ["events_without_partition"], ["after", "broken", "first", "second", "third"]),
+    ],
+)
+def test_a_tasks_process_reads_its_own_pipeline_alone(wanted, dags, read, five_pipelines, files_read, monkeypatch):
+    monkeypatch.setenv(_AIRFLOW_PARSING_CONTEXT_DAG_ID, wanted)
+    made = []
+    opened = files_read(five_pipelines, lambda: made.extend(dag.dag_id for dag in iter_dags(five_pipelines)))
+    assert made == dags
+    assert opened == read
+
+
+def test_the_dag_processor_reads_all_of_them_once(five_pipelines, files_read):
+    made = []
+    opened = files_read(five_pipelines, lambda: made.extend(dag.dag_id for dag in iter_dags(five_pipelines)))
+    assert opened == ["after", "broken", "first", "second", "third"]
+    assert made == [*(f"score_{name}" for name in opened), "events_without_partition"]
+
+
+def test_tasks_carry_no_copies_of_the_form():
+    """Each would be checked against its schemas again and again; a run is given the DAG's params all the same."""
+    from airflow.sdk.definitions.param import process_params
+
+    dag = make_dag(parse_spec("cards", SPEC))
+    assert all(not task.params for task in dag.tasks)
+    given = {"dry_run": True, "model": "credit_default@7"}
+    seen = process_params(copy.deepcopy(dag), dag.get_task("plan"), given, suppress_exception=False)
+    assert (seen["dry_run"], seen["model"], seen["take_over"]) == (True, "credit_default@7", False)
+    with pytest.raises(ParamValidationError):
+        process_params(copy.deepcopy(dag), dag.get_task("plan"), {"dry_run": "perhaps"}, suppress_exception=False)
+
+
+def test_the_form_is_sound_and_the_server_sees_all_of_it():
+    """DAGs share it and do not check it one by one."""
+    from airflow.sdk.definitions.param import ParamsDict
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    assert ParamsDict(copy.deepcopy(PARAMS)).validate()["dry_run"] is False
+    kept = DagSerialization.from_dict(DagSerialization.to_dict(make_dag(parse_spec("cards", SPEC))))
+    assert list(kept.params) == list(PARAMS)
+    assert kept.params.get_param("partition").schema["format"] == "date"
 
 
 @pytest.mark.parametrize(

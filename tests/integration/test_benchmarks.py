@@ -42,6 +42,10 @@ BENCHMARKS: dict[str, tuple[list[str], list[str]]] = {
         ["--rows", "3000", "--repeats", "1"],
         ["seconds of the gate / of pandas", "peak memory of the gate / of pandas"],
     ),
+    "parsing": (
+        ["--pipelines", "3", "--repeats", "1"],
+        ["parse and serialise / dag-factory", "seconds of a task's process beyond Airflow / 0.3 s"],
+    ),
     "shard": (
         ["--rows", "3000", "--repeats", "1"],
         ["logistic, scoring the shard / draining it"],

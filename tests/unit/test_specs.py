@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
+from nightscore import specs
 from nightscore.spec import Spec
 from nightscore.specs import (
     MOST_PROBLEMS,
@@ -73,6 +74,29 @@ def test_valid(path: Path) -> None:
     spec = parse_spec("cards", path.read_text(), path.parent)
     assert spec.name == "cards"
     assert Spec.model_validate(json.loads(spec.model_dump_json())) == spec
+
+
+@pytest.mark.parametrize("path", [*VALID, *MALFORMED], ids=stem)
+def test_libyaml_reads_what_python_does(path: Path) -> None:
+    """Which of them a machine has must not decide what a spec says; what libyaml refuses, the other reads again."""
+    assert specs._FastUniqueKeys is not None, "libyaml is not there"
+    slow, fast = (yaml_outcome(path.read_text(), loader) for loader in (specs._UniqueKeys, specs._FastUniqueKeys))
+    assert fast in (slow, "a fault")
+
+
+def test_libyaml_refuses_what_python_reads() -> None:
+    """Why a fault of the one is left to the other; when both agree, that can go."""
+    text = "{a: 1, b:}"
+    assert yaml_outcome(text, specs._FastUniqueKeys) == "a fault"
+    assert specs._load_yaml(text) == {"a": 1, "b": None}
+
+
+def yaml_outcome(text: str, loader: Any) -> object:
+    """Return what a loader makes of a text; of a fault, only that it is one."""
+    try:
+        return repr(yaml.load(text, Loader=loader))  # as a text, for NaN is not NaN
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return "a fault"
 
 
 def test_every_value_of_a_spec() -> None:
