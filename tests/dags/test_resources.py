@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nightscore.orchestration import pods
 from nightscore.orchestration.factory import make_dag
@@ -125,3 +126,44 @@ def test_the_executor_finds_the_pods_of_what_the_database_keeps(executor):
     kept = column.bind_processor(dialect)(task.executor_config)
     again = column.result_processor(dialect, None)(kept)
     assert PodGenerator.from_obj(again).spec.containers[0].resources.limits == SCORE
+
+
+def test_with_the_values_for_the_chart_a_shard_is_big_and_still_confined(executor):
+    """The pod template that the chart makes of our values, as far as it is ours, under a spec's resources."""
+    from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+    from kubernetes.client import models as k8s
+
+    executor("KubernetesExecutor")
+    values = yaml.safe_load((Path(__file__).resolve().parents[2] / "deploy/kubernetes/values.yaml").read_text())
+    workers = values["workers"]["kubernetes"]
+    template = {
+        "metadata": {"name": "placeholder-name"},
+        "spec": {
+            "serviceAccountName": workers["serviceAccount"]["name"],
+            "securityContext": workers["securityContexts"]["pod"],
+            "volumes": values["volumes"],
+            "containers": [
+                {
+                    "name": "base",
+                    "image": "nightscore:1",
+                    "resources": workers["resources"],
+                    "securityContext": workers["securityContexts"]["container"],
+                    "volumeMounts": values["volumeMounts"],
+                    "env": values["env"],
+                }
+            ],
+        },
+    }
+    task = serialised(make_dag(parse_spec("cards", SPEC))).get_task("score")
+    pod = PodGenerator.reconcile_pods(
+        PodGenerator.deserialize_model_dict(template), PodGenerator.from_obj(task.executor_config)
+    )
+    [container] = pod.spec.containers
+    assert isinstance(pod, k8s.V1Pod)
+    assert container.resources.requests == container.resources.limits == SCORE
+    assert container.security_context.read_only_root_filesystem is True
+    assert [mount.mount_path for mount in container.volume_mounts] == ["/tmp"]
+    assert pod.spec.service_account_name == "nightscore-scorer"
+    assert pod.spec.security_context.run_as_user == 50000
+    plain = serialised(make_dag(parse_spec("cards", SPEC.replace("  rest: {cpu: 0.5, memory: 1.5Gi}\n", ""))))
+    assert PodGenerator.from_obj(plain.get_task("plan").executor_config) is None
