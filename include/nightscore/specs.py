@@ -275,11 +275,17 @@ def _parse_yaml(name: str, text: str) -> dict[str, Any]:
 
 def _load_yaml(text: str) -> Any:
     """Return the text's content; by libyaml, where it is there and finds no fault, in a tenth of the time."""
-    if _FastUniqueKeys is not None:
+    if _FastUniqueKeys is not None and _is_shallow(text):
         # The other loader tells of a fault, in the same words on every machine, or sees none: libyaml is stricter.
         with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
             return yaml.load(text, Loader=_FastUniqueKeys)  # noqa: S506 - a safe loader
     return yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - a safe loader
+
+
+def _is_shallow(text: str) -> bool:
+    """Tell whether lists and mappings are surely not nested by the thousand: libyaml would not raise but crash."""
+    openers = sum(text.count(opener) for opener in "[{?")
+    return len(text) < 1_000_000 and openers < 1_000 and all(line.count("-") < 1_000 for line in text.splitlines())
 
 
 class _RefuseRepeatedKeys(yaml.constructor.SafeConstructor):

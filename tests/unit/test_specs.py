@@ -84,6 +84,19 @@ def test_libyaml_reads_what_python_does(path: Path) -> None:
     assert fast in (slow, "a fault")
 
 
+@pytest.mark.parametrize("opener", ["[", "{a: ", "- ", "? ", "-\t", "[{"])
+def test_nesting_without_end_is_a_fault_and_no_crash(opener: str) -> None:
+    """libyaml's recursion is that of C: a hundred thousand brackets would end the process."""
+    program = (
+        "from nightscore.specs import SpecError, parse_spec\n"
+        f"try: parse_spec('cards', {opener!r} * 200_000)\n"
+        "except SpecError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("cards: ")
+
+
 def test_libyaml_refuses_what_python_reads() -> None:
     """Why a fault of the one is left to the other; when both agree, that can go."""
     text = "{a: 1, b:}"

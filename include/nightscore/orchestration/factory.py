@@ -1,5 +1,6 @@
 """Building one Airflow DAG from one spec. Imported while DAGs are parsed: nothing heavy may be reached from here."""
 
+import copy
 import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,8 +235,9 @@ def make_dag(spec: Spec) -> DAG:
                 compared >> lifecycle.Propose(task_id="propose", pipeline=spec.name) >> recorded
     # After the tasks, which are given their DAG's params all the same: each would copy them, and Airflow would check
     # every copy against its schema whenever it looks at one; that was nine tenths of the time for serialising. And past
-    # the DAG's own check, which finds the same for each of a thousand DAGs.
-    object.__setattr__(dag, "params", ParamsDict(PARAMS))
+    # the DAG's own check, which finds the same for each of a thousand DAGs. Params keep what a run was given, so every
+    # DAG has its own.
+    object.__setattr__(dag, "params", ParamsDict({name: copy.copy(param) for name, param in PARAMS.items()}))
     return dag
 
 
