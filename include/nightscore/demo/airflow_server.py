@@ -13,12 +13,15 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nightscore.errors import TransientError
 from nightscore.local.ports import HOST, PortTakenError, free_ports, is_free
 from nightscore.local.processes import ProcessId, is_running, spawn, stop_group
 from nightscore.progress import Tell
+
+if TYPE_CHECKING:
+    import httpx
 
 UI_PORT = 8080
 COMPONENTS: Mapping[str, tuple[str, ...]] = {
@@ -41,11 +44,16 @@ class AirflowServer:
 
     home: Path
     port: int
+    host: str = HOST
 
     @property
     def url(self) -> str:
         """Where the UI is."""
-        return f"http://{HOST}:{self.port}"
+        return f"http://{self.host}:{self.port}"
+
+    def token(self, client: "httpx.Client") -> str:
+        """Return what lets a request in; here everybody is an administrator."""
+        return str(client.get("/auth/token").raise_for_status().json()["access_token"])
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Call the REST API and return its answer.
@@ -57,8 +65,7 @@ class AirflowServer:
 
         try:
             with httpx.Client(base_url=self.url, timeout=30, trust_env=False) as client:
-                token = client.get("/auth/token").raise_for_status().json()["access_token"]
-                headers = {"Authorization": f"Bearer {token}"}
+                headers = {"Authorization": f"Bearer {self.token(client)}"}
                 answer = client.request(method, f"/api/v2{path}", json=body, headers=headers).raise_for_status()
         except httpx.HTTPStatusError as error:
             text = error.response.text[:300]

@@ -216,6 +216,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="the port, or 0 for any free one (default: %(default)s)")
     parser.add_argument("--data-dir", type=Path, required=True, help="where buckets and objects are kept")
+    parser.add_argument("--bucket", help="a bucket that is created unless it is there")
     parser.add_argument("--port-file", type=Path, help="written with the port number once the server listens")
     return parser.parse_args(arguments)
 
@@ -242,6 +243,8 @@ def _serve(options: argparse.Namespace) -> int:
     with Store(options.data_dir) as store, _listening(options.host, options.port, store) as server:
         signal.signal(signal.SIGTERM, _stop)
         port = server.server_address[1]
+        if options.bucket:
+            _provide_bucket(store, options.bucket)
         if options.port_file:
             write_port(options.port_file, port)
         sys.stdout.write(f"Cloud Storage for {options.data_dir} on http://{options.host}:{port}\n")
@@ -251,6 +254,14 @@ def _serve(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             return 0
     return 0
+
+
+def _provide_bucket(store: Store, name: str) -> None:
+    try:
+        store.buckets.create({"name": name})
+    except ApiError as refusal:
+        if refusal.status != HTTPStatus.CONFLICT:  # it exists already
+            raise ConfigurationError(f"The bucket {name} cannot be created: {refusal}") from refusal
 
 
 def _listening(host: str, port: int, store: Store) -> Server:

@@ -1,20 +1,15 @@
 """A live Airflow whose worker process dies in the middle of a shard."""
 
-import contextlib
 import datetime as dt
 import signal
-import threading
-import time
 from pathlib import Path
-from socket import create_connection
-from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from faults.valve import Valve, eventually
 from nightscore.demo.airflow_server import running
 from nightscore.lease import Holder, acquire
 from nightscore.local.ports import free_ports
@@ -27,50 +22,11 @@ ROWS = 60_000
 SHARDS = 2
 
 
-class Valve(ThreadingTCPServer):
-    """A TCP proxy for the Storage Read API; while it is shut, answers stop after some kilobytes."""
-
-    daemon_threads = True
-    before_it_stops = 30_000
-
-    def __init__(self, address):
-        super().__init__(("127.0.0.1", 0), _Connection)
-        host, _, port = address.rpartition(":")
-        self.upstream, self.open = (host, int(port)), threading.Event()
-        self.open.set()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def port(self):
-        return self.server_address[1]
-
-    def handle_error(self, *_):
-        """Clients are killed here; that is what this is about."""
-
-
-class _Connection(BaseRequestHandler):
-    def handle(self):
-        with create_connection(self.server.upstream) as server:
-            threading.Thread(target=self.pump, args=(self.request, server), daemon=True).start()
-            self.pump(server, self.request, self.server)
-
-    @staticmethod
-    def pump(source, target, valve=None):
-        passed = 0
-        with contextlib.suppress(OSError):  # one of the two was killed
-            while data := source.recv(4096):
-                passed += len(data)
-                if valve and passed > valve.before_it_stops:
-                    valve.open.wait()
-                target.sendall(data)
-
-
 @pytest.fixture
 def valve(local_servers):
-    with Valve(local_servers.bigquery_storage_address) as server:
-        yield server
-        server.open.set()
-        server.shutdown()
+    made = Valve(local_servers.bigquery_storage_address)
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -97,7 +53,7 @@ def test_the_retry_of_a_killed_shard_completes_the_night(cards, valve, local_ser
     (root / "dags" / "scoring.py").write_text((ROOT / "dags" / "scoring.py").read_text())
     cards.pipelines.rename(root / "dags" / "pipelines")
     dag_id = f"score_{cards.name}"
-    environment = local_servers.environment() | {"BIGQUERY_STORAGE_EMULATOR_HOST": f"127.0.0.1:{valve.port}"}
+    environment = local_servers.environment() | {"BIGQUERY_STORAGE_EMULATOR_HOST": valve.address}
     [port] = free_ports(cards.name, 1)
     with running(root, port, environment, print) as airflow:
         eventually(lambda: airflow.find_dag(dag_id))
@@ -105,7 +61,7 @@ def test_the_retry_of_a_killed_shard_completes_the_night(cards, valve, local_ser
         run = eventually(lambda: next(iter(airflow.runs_of(dag_id, cards.night.isoformat())), None))
         eventually(lambda: airflow.task_states(dag_id, run["dag_run_id"]).get("feature_gate") == "success")
         valve.open.clear()
-        victim = eventually(lambda: reader_of(valve))
+        victim = eventually(valve.reader)
         victim.send_signal(signal.SIGKILL)
         valve.open.set()
         ended = eventually(lambda: finished(airflow, dag_id, cards.night), seconds=300)
@@ -123,27 +79,6 @@ def test_the_retry_of_a_killed_shard_completes_the_night(cards, valve, local_ser
     acquire(cards.services.bucket, cards.name, cards.night, Holder("next", "the next run"), span).require()
 
 
-def reader_of(valve):
-    """Return a process of a task that is being read to through the valve, and hangs."""
-    for process in psutil.process_iter():
-        try:
-            connections = process.net_connections("tcp")
-        except psutil.Error:
-            continue
-        if any(c.raddr and c.raddr.port == valve.port and c.status == "ESTABLISHED" for c in connections):
-            time.sleep(1)  # let it get as far as it can
-            return process
-    return None
-
-
 def finished(airflow, dag_id, night):
     runs = airflow.runs_of(dag_id, night.isoformat())
     return runs[0] if runs and runs[0]["state"] in ("success", "failed") else None
-
-
-def eventually(look, seconds=240):
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
-    return found

@@ -1,0 +1,134 @@
+"""The stack for one's own servers, run for real: docker-compose.yaml's own services, as processes (stack/native.py)."""
+
+import contextlib
+import re
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from faults.valve import eventually
+from nightscore.records import RunRecords, run_ids
+
+ROWS, SHARDS = 60_000, 4
+SECONDS = 240
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def killed_night(stack):
+    """The scheduled night, during which a worker is killed with all its processes while it reads its shards."""
+    airflow, night = stack.airflow, stack.bench.night.isoformat()
+    dag_id = f"score_{stack.bench.name}"
+    eventually(lambda: airflow.find_dag(dag_id))
+    airflow.call("PATCH", f"/dags/{dag_id}?update_mask=is_paused", {"is_paused": False})
+    run = eventually(lambda: next(iter(airflow.runs_of(dag_id, night)), None))
+    path = f"/dags/{dag_id}/dagRuns/{run['dag_run_id']}"
+    eventually(lambda: airflow.task_states(dag_id, run["dag_run_id"]).get("freeze") == "success")
+    stack.valve.open.clear()
+    # Both workers have begun their shards: what is killed is one of two that work.
+    eventually(lambda: list(airflow.task_states(dag_id, run["dag_run_id"]).values()).count("running") == SHARDS)
+    victim = stack.owner(eventually(stack.valve.reader))
+    victim.kill()
+    stack.valve.open.set()
+    health = healthy(stack.all())
+    ended = eventually(lambda: (now := airflow.call("GET", path))["state"] in ("success", "failed") and now, SECONDS)
+    tasks = airflow.call("GET", f"{path}/taskInstances?limit=100")["task_instances"]
+    return {"victim": victim, "health": health, "run": ended, "tasks": tasks}
+
+
+def healthy(containers):
+    """Run the health check of each container that has one; return name → whether it passed."""
+    checked = [container for container in containers if container.health]
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip([c.name for c in checked], pool.map(lambda c: c.is_healthy(60), checked), strict=True))
+
+
+def test_a_killed_worker_costs_its_shards_another_try_and_nothing_else(stack, killed_night):
+    assert killed_night["run"]["state"] == "success"
+    assert killed_night["run"]["run_type"] == "scheduled"
+    tries = [(item["task_id"], item["try_number"]) for item in killed_night["tasks"]]
+    assert {number for task, number in tries if task != "score"} == {1}
+    shards = sorted(number for task, number in tries if task == "score")
+    assert len(shards) == SHARDS
+    assert set(shards) == {1, 2}, "some shards went on and some were tried again"
+    found = stack.bench.published()
+    assert found["id"].to_pylist() == list(range(ROWS))
+    assert found["score"].to_numpy().tolist() == stack.bench.expected.tolist()
+    [run_id] = run_ids(stack.bench.services.bucket, stack.bench.name)
+    receipts = RunRecords(stack.bench.services.bucket, stack.bench.name, run_id).receipts()
+    assert sum(receipt["rows"] for receipt in receipts) == ROWS
+
+
+def test_the_run_went_through_both_workers(stack, killed_night):
+    """By CeleryExecutor: each worker says which tasks it received."""
+    [survivor] = [worker for worker in stack.containers["worker"] if worker.is_running()]
+    assert killed_night["victim"] is not survivor
+    for worker in (survivor, killed_night["victim"]):
+        assert re.search(r"execute_workload\[", worker.said), worker.name
+
+
+def test_health_checks_pass_while_a_service_works_and_fail_when_it_is_dead(killed_night):
+    victim = killed_night["victim"].name
+    names = {name.rpartition("-")[0] for name in killed_night["health"]}
+    assert names >= {"postgres", "redis", "api-server", "scheduler", "dag-processor", "triggerer", "worker"}
+    assert killed_night["health"] == {name: name != victim for name in killed_night["health"]}
+
+
+def test_the_password_is_shown_once_and_nothing_opens_without_it(stack):
+    url = stack.airflow.url
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        assert client.get("/api/v2/dags").status_code == 401
+        for guess in ("admin", "airflow", "", stack.password[:-1]):
+            assert client.post("/auth/token", json={"username": "admin", "password": guess}).status_code in (401, 422)
+    password = stack.password
+    again = stack["init-1"]
+    again.start()
+    assert again.process.wait(120) == 0
+    assert again.said.count(password) == 1
+    assert again.said.endswith("Airflow has users already; none was added.\n")
+
+
+def test_database_and_queue_need_their_passwords(stack):
+    redis, postgres = stack["redis-1"], stack["postgres-1"]
+    ping = ["redis-cli", "-h", stack.address("redis"), "ping"]
+    assert "NOAUTH" in subprocess.run(ping, capture_output=True, text=True, check=False).stdout
+    assert redis.environment["REDISCLI_AUTH"] not in " ".join(redis.processes()[0].cmdline())
+    wrong = {**postgres.environment, "PGPASSWORD": "airflow"}
+    asked = subprocess.run(
+        ["psql", "-U", "airflow", "-d", "airflow", "-c", "SELECT 1"], env=wrong, capture_output=True, check=False
+    )
+    assert b"password authentication failed" in asked.stderr
+
+
+def test_tasks_get_the_settings_of_the_env_file_and_not_the_database(stack):
+    worker = stack.containers["worker"][0].environment
+    assert (worker["NIGHTSCORE_PROJECT"], worker["NIGHTSCORE_BUCKET"]) == ("local", "nightscore-local")
+    assert worker["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == f"http://{stack.address('api-server')}:8080/execution/"
+
+
+def test_health_checks_fail_when_a_service_hangs(stack, killed_night):
+    """The last test: nothing works any more after it."""
+    first = [c for c in stack.all() if c.health and c.is_running() and not c.name.startswith(("postgres", "redis"))]
+    for container in first:
+        container.send(signal.SIGSTOP)
+    time.sleep(10)  # what dag-processor and triggerer may be silent
+    assert_unhealthy(first)
+    last = [stack["redis-1"], stack["postgres-1"]]
+    for container in last:
+        container.send(signal.SIGSTOP)
+    assert_unhealthy(last)
+
+
+def assert_unhealthy(containers):
+    left = list(containers)
+    deadline = time.monotonic() + 60
+    while left:
+        assert time.monotonic() < deadline, [container.name for container in left]
+        with contextlib.suppress(KeyError):
+            found = healthy(left)
+            left = [container for container in left if found[container.name]]
