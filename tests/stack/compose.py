@@ -78,8 +78,8 @@ class Stage:
 
     def environment(self) -> dict[str, str]:
         """Return what ENV sets."""
-        pairs = (pair.split("=", 1) for text in self.all("ENV") for pair in shlex.split(text))
-        return {name: value for name, value in pairs}
+        pairs = (pair.partition("=")[::2] for text in self.all("ENV") for pair in shlex.split(text))
+        return dict(pairs)
 
 
 @dataclass(frozen=True)

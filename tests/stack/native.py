@@ -7,8 +7,8 @@ Each is started by its own command, with its own environment and that of its ima
   0.0.0.0 by the service's own; ports stay as they are. Replicas have addresses of their own.
 * Paths in the image become paths under a temporary folder, and the image's virtual environment the checkout's.
 * The log servers of workers and triggerer are left out: they listen on every address of the machine.
-* What the entrypoint of PostgreSQL's image does with POSTGRES_*, `initdb` and `createdb` do here. PostgreSQL does not run
-  as root; the other processes do what their user here may, limits of memory and rights are Docker's and not shown.
+* What the entrypoint of PostgreSQL's image does with POSTGRES_*, `initdb` and `createdb` do here. PostgreSQL does not
+  run as root. Users, rights and limits are the engine's, and are not shown here.
 """
 
 import contextlib
@@ -162,7 +162,7 @@ class NativeStack:
         redirect: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="nightscore-stack-"))
-        self.folder.chmod(0o755)  # noqa: S103 - PostgreSQL's user must get to its own folder
+        self.folder.chmod(0o755)  # PostgreSQL's user must get to its own folder
         self.env_file = self.folder / ".env"
         make_env(self.env_file)
         with self.env_file.open("a") as file:
@@ -193,7 +193,7 @@ class NativeStack:
         for wanted, other in self.redirect.items():
             text = text.replace(wanted, other)
         names = "|".join(map(re.escape, self.services))
-        text = re.sub(rf"(?<![\w./-])({names}):(\d+)", lambda at: f"{self.address(at[1])}:{at[2]}", text)
+        text = re.sub(rf"(?<![\w.-])({names}):(\d+)", lambda at: f"{self.address(at[1])}:{at[2]}", text)
         own = self.address(service, replica)
         text = (
             re.sub(r"(?<![\d.])(127\.0\.0\.1|0\.0\.0\.0|localhost)(?![\d.]*\d)", own, text) if own not in text else text
@@ -308,7 +308,7 @@ class NativeStack:
             capture_output=True,
         )
         password.unlink()
-        container.command[0] = str(programs / container.command[0])
+        container.command[0] = str(programs / "postgres")
         container.command += ["-D", str(data), "-c", f"listen_addresses={address}", "-c", "unix_socket_directories="]
         container.folder = Path("/")
 
