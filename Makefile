@@ -20,12 +20,44 @@ help:  ## Show what can be made
 demo: setup  ## Score last night's card portfolio on local servers through Airflow (ONCE=1: end after it; PORT=8080)
 	@$(BIN)/nightscore demo up $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
 
+.PHONY: env
+env:  ## Write .env with random secrets for `make stack`; never changes what is there (LOCAL=1: for the local servers)
+	@LOCAL="$(filter-out 0,$(LOCAL))" deploy/stack/env.sh .env
+
+.PHONY: stack
+stack: env  ## Build and start the stack for your own servers with Docker; prints the first administrator's password once
+	@docker compose version >/dev/null 2>&1 || { \
+	  echo "make stack needs Docker with its compose plugin, and the user may use it: docs/stack.md." >&2; exit 1; }
+	@docker info >/dev/null 2>&1 || { \
+	  echo "No Docker engine answers here (docker info says why). Start it, or choose one by DOCKER_HOST." >&2; exit 1; }
+	@docker compose config --quiet
+	docker compose build
+	docker compose run --rm init
+	docker compose up --detach
+	docker compose up --detach --no-recreate --wait $(SERVICES)
+	@echo "Airflow: $$(docker compose port api-server 8080). Its logs: docker compose logs --follow"
+
+SERVICES := postgres redis api-server scheduler dag-processor triggerer worker
+
+.PHONY: stack-down
+stack-down:  ## Stop the stack; workers end what they have begun, and all data stays
+	docker compose --profile local down
+
+.PHONY: stack-tools
+stack-tools:  ## Install what the stack's tests run on: PostgreSQL, Redis, docker-compose (on Debian, as root)
+	@if ! { command -v redis-server && command -v docker-compose && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing PostgreSQL, Redis and docker-compose …" && apt-get -qq update && \
+	    DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends \
+	      postgresql redis-server docker-compose >/dev/null; \
+	  else echo "The stack's tests need postgresql, redis-server and docker-compose of Debian's; they are skipped."; fi; fi
+
 .PHONY: test
-test: setup  ## Run all tests (ARGS="-k gates" for some)
+test: setup stack-tools  ## Run all tests (ARGS="-k gates" for some)
 	@$(BIN)/pytest $(ARGS)
 
 .PHONY: thorough
-thorough: setup  ## Run all tests, and the further cases that `make test` leaves out
+thorough: setup stack-tools  ## Run all tests, and the further cases that `make test` leaves out
 	@$(BIN)/pytest -m "thorough or not thorough" $(ARGS)
 
 .PHONY: torture
@@ -52,7 +84,7 @@ format: setup  ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 
 .PHONY: coverage
-coverage: setup  ## Run all tests and fail below the coverage gate
+coverage: setup stack-tools  ## Run all tests and fail below the coverage gate
 	$(BIN)/pytest --cov --cov-report=term:skip-covered $(ARGS)
 
 .PHONY: docs

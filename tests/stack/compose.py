@@ -1,5 +1,6 @@
 """docker-compose.yaml and the Dockerfile as data: what Docker itself would start, and with what."""
 
+import functools
 import json
 import os
 import re
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPOSE, DOCKERFILE, ENV_SCRIPT = ROOT / "docker-compose.yaml", ROOT / "Dockerfile", ROOT / "deploy/stack/env.sh"
 
 
+@functools.cache
 def compose_program() -> list[str]:
     """Return Docker's own program that reads compose files; no engine is needed for that."""
     for command in (["docker", "compose"], ["docker-compose"]):
@@ -43,6 +45,17 @@ def resolve(env_file: Path, compose: Path = COMPOSE, *profiles: str) -> dict[str
         raise ValueError(done.stderr)
     found: dict[str, Any] = _unescaped(yaml.safe_load(done.stdout))
     return found
+
+
+def filled(text: str, values: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a compose file says with its `${NAME}` filled in: quick, and without Docker's checks."""
+
+    def fill(found: re.Match[str]) -> str:
+        return values.get(found["name"]) or found["default"] or ""
+
+    pattern = r"(?<!\$)\$\{(?P<name>\w+)(?::-(?P<default>[^}]*)|:\?[^}]*)?\}"
+    read: dict[str, Any] = yaml.safe_load(re.sub(pattern, fill, text))
+    return read
 
 
 def _unescaped(value: Any) -> Any:

@@ -190,14 +190,15 @@ class NativeStack:
 
     def mapped(self, text: str, service: str, replica: int = 1) -> str:
         """Return a text of the compose file or the Dockerfile as it is right on this machine."""
-        for wanted, other in self.redirect.items():
-            text = text.replace(wanted, other)
         names = "|".join(map(re.escape, self.services))
         text = re.sub(rf"(?<![\w.-])({names}):(\d+)", lambda at: f"{self.address(at[1])}:{at[2]}", text)
         own = self.address(service, replica)
         text = (
             re.sub(r"(?<![\d.])(127\.0\.0\.1|0\.0\.0\.0|localhost)(?![\d.]*\d)", own, text) if own not in text else text
         )
+        for wanted, other in self.redirect.items():
+            name, _, port = wanted.partition(":")
+            text = text.replace(f"{self.address(name)}:{port}", other)
         for inside, here in self._paths(service):
             text = re.sub(rf"(?<![\w.]){inside}(?![\w-])", str(here), text)
         return text

@@ -1,0 +1,149 @@
+"""docker-compose.yaml, as Docker's own program reads it, against the policies; each policy finds what breaks it."""
+
+import re
+
+import pytest
+
+from stack.compose import COMPOSE, filled, make_env, resolve
+from stack.policies import COMPOSE_POLICIES, Compose
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a .env like that of `make env LOCAL=1`."""
+    if not _reads_compose():
+        pytest.skip("docker-compose is missing; `make stack-tools` installs it on Debian, as root")
+    found = tmp_path_factory.mktemp("compose")
+    make_env(found / ".env")
+    return found
+
+
+def _reads_compose():
+    from stack.compose import compose_program
+
+    try:
+        return bool(compose_program())
+    except FileNotFoundError:
+        return False
+
+
+def changed(old, new):
+    """Return the text of the compose file after replacing one that is in it."""
+    text = COMPOSE.read_text()
+    assert old in text
+    return text.replace(old, new, 1)
+
+
+@pytest.fixture(scope="module")
+def compose(folder):
+    return Compose(COMPOSE.read_text(), resolve(folder / ".env", COMPOSE, "local"))
+
+
+@pytest.mark.parametrize("policy", COMPOSE_POLICIES, ids=lambda policy: policy.__name__)
+def test_the_file_keeps_every_policy(compose, policy):
+    assert list(policy(compose)) == []
+
+
+BROKEN = [
+    ("images_are_pinned", "redis:7.2-bookworm@sha256:e51cbc16", "redis:e51cbc16", "redis: the image"),
+    ("images_are_pinned", "${NIGHTSCORE_IMAGE:-nightscore:0.1.0}", "nightscore:latest", "worker: the image"),
+    ("nobody_is_root", '    user: "999:999"  # the image', '    # "', "postgres: runs as root"),
+    ("nobody_is_root", "x-local: &local\n", 'x-local: &local\n  user: "0:0"\n', "bigquery: runs as root"),
+    ("rights_are_dropped", "  cap_drop: [ALL]\n", "", "worker: has capabilities"),
+    ("rights_are_dropped", "no-new-privileges:true", "label:disable", "redis: may gain privileges"),
+    ("rights_are_dropped", "  init: true", "  privileged: true\n  init: true", "init: is not kept apart"),
+    (
+        "rights_are_dropped",
+        '"redis:/data"',
+        '"redis:/data", "/var/run/docker.sock:/var/run/docker.sock"',
+        "redis: holds the engine",
+    ),
+    ("secrets_come_from_env", "${FERNET_KEY:?run make env}", "${FERNET_KEY:-abc}", "FERNET_KEY is not from .env alone"),
+    (
+        "secrets_come_from_env",
+        "POSTGRES_PASSWORD: ${POSTGRES_PASSWORD:?run make env}",
+        "POSTGRES_PASSWORD: airflow",
+        "postgres: POSTGRES_PASSWORD",
+    ),
+    (
+        "secrets_come_from_env",
+        "redis://:${REDIS_PASSWORD:?run make env}@",
+        "redis://:hunter2@",
+        "BROKER_URL holds a password",
+    ),
+    (
+        "secrets_come_from_env",
+        "exec redis-server -",
+        "exec redis-server --requirepass x",
+        "redis: a command line shows",
+    ),
+    (
+        "services_report_health",
+        "      test: [CMD, pg_isready",
+        "      no: [CMD, pg_isready",
+        "postgres: has no health check",
+    ),
+    ("services_report_health", "      retries: 6\n", "", "postgres: its health check has no retries"),
+    ("services_start_again", "  restart: unless-stopped\n", "", "worker: has no restart policy"),
+    ("resources_are_bounded", 'limits: {cpus: "1", memory: 512m}', 'limits: {cpus: "1"}', "redis: has no limits"),
+    ("resources_are_bounded", '{max-size: 20m, max-file: "5"}', "{max-size: 20m}", "init: its logs have no limit"),
+    ("ports_are_local", "${AIRFLOW_ADDRESS:-127.0.0.1}:", "", "is open to the network"),
+    ("folders_of_the_host_are_read_only", ":/credentials:ro", ":/credentials", "may be written to"),
+]
+
+
+@pytest.mark.parametrize(("policy", "old", "new", "fault"), BROKEN, ids=[f"{b[0]}-{n}" for n, b in enumerate(BROKEN)])
+def test_a_policy_finds_what_breaks_it(policy, old, new, fault):
+    [rule] = [rule for rule in COMPOSE_POLICIES if rule.__name__ == policy]
+    text = changed(old, new)
+    assert fault in "\n".join(rule(Compose(text, filled(text, {}))))
+
+
+def test_every_policy_is_shown_to_find_something():
+    assert {broken[0] for broken in BROKEN} == {policy.__name__ for policy in COMPOSE_POLICIES}
+
+
+def test_without_secrets_nothing_starts(folder, tmp_path):
+    lines = (folder / ".env").read_text().splitlines()
+    for name in ("FERNET_KEY", "NIGHTSCORE_PROJECT"):
+        less = tmp_path / "less.env"
+        less.write_text("\n".join(line for line in lines if not line.startswith(f"{name}=")))
+        with pytest.raises(ValueError, match="make env"):
+            resolve(less, COMPOSE, "local")
+
+
+def test_docker_refuses_what_it_does_not_know(folder, tmp_path):
+    broken = tmp_path / "docker-compose.yaml"
+    broken.write_text(changed("    healthcheck:", "    healthcheckk:"))
+    with pytest.raises(ValueError, match="healthcheckk"):
+        resolve(folder / ".env", broken, "local")
+
+
+def test_without_the_profile_the_local_servers_stay_out(folder):
+    services = resolve(folder / ".env", COMPOSE)["services"]
+    profiles = {name: own.get("profiles") for name, own in services.items() if own.get("profiles")}
+    assert profiles in ({}, {name: ["local"] for name in ("bigquery", "storage", "demo-data")})
+
+
+def test_tasks_get_every_setting_that_nightscore_reads(compose):
+    """A setting that is not passed on would be without effect in .env, and nobody would be told."""
+    from stack.compose import ROOT
+
+    source = (ROOT / "include/nightscore/settings.py").read_text()
+    read = {f"NIGHTSCORE_{name.upper()}" for name in re.findall(r'^    "(\w+)": \(r"', source, re.MULTILINE)}
+    read |= set(re.findall(r'"(NIGHTSCORE_[A-Z_]+|[A-Z_]+_EMULATOR_HOST)"', source)) - {"NIGHTSCORE_HOME"}
+    assert len(read) >= 13
+    assert read <= set(compose.services["worker"]["environment"])
+
+
+def test_every_airflow_service_has_the_same_environment(compose):
+    """Secrets that differ, or one setting that only the scheduler has, are found at three in the morning."""
+    names = ("init", "api-server", "scheduler", "dag-processor", "triggerer", "worker")
+    [first, *others] = [compose.services[name]["environment"] for name in names]
+    assert all(other == first for other in others)
+    slots = int(compose.services["worker"]["deploy"]["replicas"]) * int(first["AIRFLOW__CELERY__WORKER_CONCURRENCY"])
+    assert int(first["AIRFLOW__CORE__PARALLELISM"]) >= slots
+    beat = int(first["AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL"]) * int(
+        first["AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS"]
+    )
+    assert beat < int(first["AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT"])
