@@ -18,6 +18,7 @@ class Valve(ThreadingTCPServer):
 
     Attributes:
         rate: bytes of answers a second for each connection; None: as fast as they come.
+        passed: bytes of answers so far.
     """
 
     daemon_threads = True
@@ -27,6 +28,7 @@ class Valve(ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Connection)
         host, _, port = address.rpartition(":")
         self.upstream, self.open, self.rate = (host, int(port)), threading.Event(), rate
+        self.passed = 0
         self.open.set()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -76,6 +78,8 @@ class _Connection(BaseRequestHandler):
                 passed += len(data)
                 if valve and passed > valve.before_it_stops:
                     valve.open.wait()
+                if valve:
+                    valve.passed += len(data)
                 if valve and valve.rate:
                     time.sleep(len(data) / valve.rate)
                 target.sendall(data)

@@ -108,9 +108,10 @@ class Container:
         """Return whether its main process is."""
         return self.process is not None and self.process.poll() is None
 
-    def is_healthy(self, seconds: float = 30) -> bool:
-        """Run its own health check."""
+    def is_healthy(self, seconds: float | None = None) -> bool:
+        """Run its own health check, for as long as Docker would let it run, or for `seconds` on a busy machine."""
         assert self.health is not None
+        seconds = seconds or float(str(self.service["healthcheck"]["timeout"]).removesuffix("s"))
         try:
             done = subprocess.run(
                 self.health, env=self.environment, cwd=self.folder, capture_output=True, timeout=seconds, check=False
@@ -130,19 +131,6 @@ class Container:
         for process in (found := self.processes()):
             with contextlib.suppress(psutil.Error):
                 process.suspend()  # so that none begets another, or reports the others' death
-        for process in found:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        if self.process:
-            self.process.wait(10)
-
-    def stop(self, seconds: float = 10) -> None:
-        """End it as `docker stop` does: SIGTERM to its first process, after a while SIGKILL to all."""
-        found = self.processes()
-        if self.process and self.is_running():
-            self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(seconds)
         for process in found:
             with contextlib.suppress(psutil.Error):
                 process.kill()
@@ -334,7 +322,7 @@ class NativeStack:
     def until_healthy(self, container: Container) -> None:
         """Wait until a container's own health check passes."""
         deadline = time.monotonic() + START_SECONDS
-        while not container.is_healthy():
+        while not container.is_healthy(60):
             assert container.is_running(), f"{container.name} ended:\n{container.said[-3000:]}"
             assert time.monotonic() < deadline, f"{container.name} is not healthy:\n{container.said[-3000:]}"
             time.sleep(0.3)
@@ -381,16 +369,9 @@ class NativeStack:
         return [container for found in self.containers.values() for container in found]
 
     def close(self) -> None:
-        """Stop everything, what others need last, and delete the folder."""
-        groups: list[list[Container]] = [
-            [container for container in self.all() if not container.name.startswith(("postgres", "redis"))],
-            [container for container in self.all() if container.name.startswith(("postgres", "redis"))],
-        ]
-        for group in groups:
-            for container in group:
-                container.send(signal.SIGCONT)
-            with ThreadPoolExecutor(max(len(group), 1)) as pool:
-                list(pool.map(Container.stop, group))
+        """Kill everything and delete the folder."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Container.kill, self.all()))
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
