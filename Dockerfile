@@ -82,7 +82,6 @@ ENV AIRFLOW_HOME=/opt/airflow \
     PATH=/opt/airflow/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \
     AIRFLOW__CORE__LOAD_EXAMPLES=False \
-    AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False \
     GX_ANALYTICS_ENABLED=false
 WORKDIR /opt/airflow
 USER 50000:0

@@ -5,8 +5,8 @@
 The stack runs as processes of this machine (tests/stack/native.py): PostgreSQL, Redis, CeleryExecutor, two workers of
 two slots each. It is started once, and then
 
-* a night of two shards is run with Airflow's defaults and with the settings of docker-compose.yaml: how long its DAG run
-  takes beyond the work, which is the seconds of its stages in its records, and of shards those of the slowest;
+* a night of two shards is run with Airflow's defaults and with the settings of docker-compose.yaml: how long its DAG
+  run takes beyond the work, which is the seconds of its stages in its records, of shards those of the slowest;
 * a night of eight shards is run with one worker and with two. The rows arrive slowly, through a proxy, so that a shard
   waits for the warehouse and not for a processor, of which this machine has few.
 """

@@ -56,10 +56,10 @@ ODD_NAMES = [
 class StorageProcess:
     """A server process of its own on a free port."""
 
-    def __init__(self, data_dir):
+    def __init__(self, data_dir, *arguments):
         self.data_dir = data_dir
         self.port_file = data_dir.parent / f"{uuid.uuid4().hex}.port"
-        command = [sys.executable, "-m", "nightscore.local.storage_server", "--port", "0"]
+        command = [sys.executable, "-m", "nightscore.local.storage_server", "--port", "0", *arguments]
         self.process = subprocess.Popen(
             [*command, "--data-dir", str(data_dir), "--port-file", str(self.port_file)], stdout=subprocess.PIPE
         )
@@ -86,6 +86,24 @@ def storage_server(tmp_path_factory):
     server = StorageProcess(tmp_path_factory.mktemp("storage") / "data")
     yield server
     server.end()
+
+
+def test_a_bucket_is_there_from_the_start_and_what_it_holds_stays(tmp_path):
+    for content in (b"first", b"second"):
+        server = StorageProcess(tmp_path / "data", "--bucket", "mine")
+        try:
+            blob = server.client().bucket("mine").blob("kept")
+            assert blob.exists() is (content == b"second")
+            blob.upload_from_string(content)
+        finally:
+            server.end()
+
+
+def test_a_bucket_that_cannot_be_ends_the_server_with_a_sentence(tmp_path):
+    command = [sys.executable, "-m", "nightscore.local.storage_server", "--data-dir", str(tmp_path), "--bucket", "A B"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert done.returncode != 0
+    assert done.stderr.startswith("The bucket A B cannot be created")
 
 
 @pytest.fixture(scope="module")

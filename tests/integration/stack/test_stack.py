@@ -35,17 +35,20 @@ def killed_night(stack):
     victim.kill()
     stack.valve.open.set()
     stack["init-1"].start()  # as the next `docker compose up` does
-    health = healthy(stack.all())
+    health = healthy([container for container in stack.all() if container is not victim])
+    health[victim.name] = victim.is_healthy()
     ended = eventually(lambda: (now := airflow.call("GET", path))["state"] in ("success", "failed") and now, SECONDS)
     tasks = airflow.call("GET", f"{path}/taskInstances?limit=100")["task_instances"]
     return {"victim": victim, "health": health, "run": ended, "tasks": tasks}
 
 
-def healthy(containers, seconds=60):
-    """Run the health check of each container that has one; return name → whether it passed."""
+def healthy(containers):
+    """Return name → whether a container is healthy to Docker: one of three checks in a row passes."""
     checked = [container for container in containers if container.health]
-    with ThreadPoolExecutor(8) as pool:
-        return dict(zip([c.name for c in checked], pool.map(lambda c: c.is_healthy(seconds), checked), strict=True))
+    # A machine that runs other tests beside may need long for one; Docker's own limits are kept where checks must fail.
+    with ThreadPoolExecutor(3) as pool:
+        found = pool.map(lambda container: any(container.is_healthy(120) for _ in range(3)), checked)
+        return {container.name: passed for container, passed in zip(checked, found, strict=True)}
 
 
 def test_a_killed_worker_costs_its_shards_another_try_and_nothing_else(stack, killed_night):
@@ -123,9 +126,9 @@ def test_health_checks_fail_when_a_service_hangs(stack, killed_night):
 
 
 def assert_unhealthy(containers):
-    left = list(containers)
     deadline = time.monotonic() + 60
-    while left:
-        assert time.monotonic() < deadline, [container.name for container in left]
-        found = healthy(left, None)  # for no longer than Docker waits
-        left = [container for container in left if found[container.name]]
+    with ThreadPoolExecutor(8) as pool:
+        while containers:
+            assert time.monotonic() < deadline, [container.name for container in containers]
+            passed = list(pool.map(lambda container: container.is_healthy(), containers))
+            containers = [container for container, still in zip(containers, passed, strict=True) if still]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from stack.compose import COMPOSE, filled, make_env, resolve
+from stack.compose import COMPOSE, ROOT, filled, make_env, resolve
 from stack.policies import COMPOSE_POLICIES, Compose
 
 
@@ -127,7 +127,6 @@ def test_without_the_profile_the_local_servers_stay_out(folder):
 
 def test_tasks_get_every_setting_that_nightscore_reads(compose):
     """A setting that is not passed on would be without effect in .env, and nobody would be told."""
-    from stack.compose import ROOT
 
     source = (ROOT / "include/nightscore/settings.py").read_text()
     read = {f"NIGHTSCORE_{name.upper()}" for name in re.findall(r'^    "(\w+)": \(r"', source, re.MULTILINE)}
@@ -147,3 +146,11 @@ def test_every_airflow_service_has_the_same_environment(compose):
         first["AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS"]
     )
     assert beat < int(first["AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT"])
+
+
+def test_the_manual_names_every_variable():
+    names = set(re.findall(r"\$\{(\w+)", COMPOSE.read_text())) - {"NAME"}
+    names -= {"NIGHTSCORE_LOCAL_IMAGE"}  # of the profile `local`, for trying
+    manual = (ROOT / "docs/stack.md").read_text()
+    assert len(names) > 18
+    assert sorted(name for name in names if f"`{name}`" not in manual) == []
