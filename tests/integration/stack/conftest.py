@@ -64,7 +64,9 @@ def bench_of(stack):
     bench.night = Schedule(cron=CRON).latest_partition(dt.datetime.now(dt.UTC))
     rng = np.random.default_rng(0)
     table = pa.table({"id": range(ROWS), "snapshot_date": [bench.night] * ROWS, "balance": rng.normal(size=ROWS)})
-    bench.write("features", table)
+    bench.other_night = bench.night - dt.timedelta(days=1)
+    other = table.set_column(1, "snapshot_date", pa.array([bench.other_night] * ROWS, pa.date32()))
+    bench.write("features", pa.concat_tables([table, other]))
     rows = table.select(["balance"]).to_pandas()
     estimator = HistGradientBoostingClassifier(max_iter=10).fit(rows, rows.balance > 0.5)
     bench.expected = estimator.predict_proba(rows)[:, 1]

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pyarrow.compute as pc
 import pytest
 
 from faults.valve import eventually
@@ -25,21 +26,37 @@ def killed_night(stack):
     dag_id = f"score_{stack.bench.name}"
     eventually(lambda: airflow.find_dag(dag_id))
     airflow.call("PATCH", f"/dags/{dag_id}?update_mask=is_paused", {"is_paused": False})
-    run = eventually(lambda: next(iter(airflow.runs_of(dag_id, night)), None))
-    path = f"/dags/{dag_id}/dagRuns/{run['dag_run_id']}"
-    eventually(lambda: airflow.task_states(dag_id, run["dag_run_id"]).get("freeze") == "success")
-    stack.valve.open.clear()
-    # Both workers have begun their shards: what is killed is one of two that work.
-    eventually(lambda: list(airflow.task_states(dag_id, run["dag_run_id"]).values()).count("running") == SHARDS)
-    victim = stack.owner(eventually(stack.valve.reader))
+    run_id = eventually(lambda: next(iter(airflow.runs_of(dag_id, night)), None))["dag_run_id"]
+    victim = worker_that_reads(stack, dag_id, run_id)
     victim.kill()
     stack.valve.open.set()
     stack["init-1"].start()  # as the next `docker compose up` does
     health = healthy([container for container in stack.all() if container is not victim])
     health[victim.name] = victim.is_healthy()
-    ended = eventually(lambda: (now := airflow.call("GET", path))["state"] in ("success", "failed") and now, SECONDS)
-    tasks = airflow.call("GET", f"{path}/taskInstances?limit=100")["task_instances"]
-    return {"victim": victim, "health": health, "run": ended, "tasks": tasks}
+    return {"victim": victim, "health": health, **ended(stack, dag_id, run_id)}
+
+
+def worker_that_reads(stack, dag_id, run_id):
+    """Shut the valve, wait until each worker has begun two shards, and return one of the two that work."""
+    eventually(lambda: stack.airflow.task_states(dag_id, run_id).get("freeze") == "success", pause=0.5)
+    stack.valve.open.clear()
+
+    def states():
+        return list(stack.airflow.task_states(dag_id, run_id).values())
+
+    eventually(lambda: states().count("running") == SHARDS, pause=0.5)
+    return stack.owner(eventually(stack.valve.reader))
+
+
+def ended(stack, dag_id, run_id):
+    """Wait until a run has ended; return it and its tasks."""
+    path = f"/dags/{dag_id}/dagRuns/{run_id}"
+
+    def look():
+        return (now := stack.airflow.call("GET", path))["state"] in ("success", "failed") and now
+
+    run = eventually(look, SECONDS, pause=0.5)
+    return {"run": run, "tasks": stack.airflow.call("GET", f"{path}/taskInstances?limit=100")["task_instances"]}
 
 
 def healthy(containers):
@@ -59,10 +76,11 @@ def test_a_killed_worker_costs_its_shards_another_try_and_nothing_else(stack, ki
     shards = sorted(number for task, number in tries if task == "score")
     assert len(shards) == SHARDS
     assert set(shards) == {1, 2}, "some shards went on and some were tried again"
-    found = stack.bench.published()
+    night = stack.bench.night.isoformat()
+    found = stack.bench.published().filter(pc.field("snapshot_date") == stack.bench.night)
     assert found["id"].to_pylist() == list(range(ROWS))
     assert found["score"].to_numpy().tolist() == stack.bench.expected.tolist()
-    [run_id] = run_ids(stack.bench.services.bucket, stack.bench.name)
+    [run_id] = [name for name in run_ids(stack.bench.services.bucket, stack.bench.name) if name.startswith(night)]
     receipts = RunRecords(stack.bench.services.bucket, stack.bench.name, run_id).receipts()
     assert sum(receipt["rows"] for receipt in receipts) == ROWS
 
@@ -110,6 +128,25 @@ def test_tasks_get_the_settings_of_the_env_file_and_not_the_database(stack):
     worker = stack.containers["worker"][0].environment
     assert (worker["NIGHTSCORE_PROJECT"], worker["NIGHTSCORE_BUCKET"]) == ("local", "nightscore-local")
     assert worker["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == f"http://{stack.address('api-server')}:8080/execution/"
+
+
+@pytest.mark.thorough
+def test_a_worker_that_is_stopped_finishes_what_it_has(stack, killed_night):
+    """As `docker stop` does it: SIGTERM to its first process, and then it is waited for."""
+    killed_night["victim"].start()  # Docker would have
+    stack.until_healthy(killed_night["victim"])
+    dag_id, other = f"score_{stack.bench.name}", stack.bench.other_night.isoformat()
+    body = {"logical_date": None, "partition_key": other, "conf": {}}
+    run_id = stack.airflow.call("POST", f"/dags/{dag_id}/dagRuns", body)["dag_run_id"]
+    stopped = worker_that_reads(stack, dag_id, run_id)
+    stopped.process.terminate()
+    time.sleep(3)
+    assert stopped.is_running()
+    stack.valve.open.set()
+    found = ended(stack, dag_id, run_id)
+    assert found["run"]["state"] == "success"
+    assert {item["try_number"] for item in found["tasks"]} == {1}
+    assert stopped.process.wait(60) == 0
 
 
 def test_health_checks_fail_when_a_service_hangs(stack, killed_night):
