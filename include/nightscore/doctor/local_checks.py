@@ -15,7 +15,7 @@ def check_local_servers(deployment: Deployment) -> Iterator[Finding]:
         yield not_checked("processes", "the settings name Google's own services")
         return
     found = servers.status(deployment.root)
-    if deployment.config.bigquery_host not in [url for server in found for url in server.urls]:
+    if not any(deployment.config.bigquery_host in server.urls for server in found):
         yield not_checked("processes", f"the servers that the settings name were not started from {deployment.root}")
         return
     for server in found:

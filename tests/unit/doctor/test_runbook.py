@@ -42,6 +42,6 @@ def test_errors_exist() -> None:
 
 
 def test_dags_exist() -> None:
-    named = set(re.findall(r"the DAG `([a-z_]+)`", PAGE))
+    named = set(re.findall(r"the DAG\s`([a-z_]+)`", PAGE))
     assert named == {"roll_back", "model_lifecycle"}
     assert {name for name in named if not (ROOT / "dags" / f"{name}.py").is_file()} == set()
