@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from nightscore.cloud_log import write_to_cloud
-from nightscore.errors import LONGEST_VALUE, shorten
+from nightscore.errors import LONGEST_VALUE, TransientError, shorten
 from nightscore.logs import EVENT_FIELDS, EVENTS, trace_id_of
 from nightscore.objects import Json
 from nightscore.settings import Settings
@@ -263,9 +263,11 @@ def checks_named(names: list[str]) -> str:
 def _kept(entry: Entry, name: str, keep: Callable[[str, Json], Json]) -> Entry:
     try:
         return Entry(**keep(name, asdict(entry)))
-    except Exception:  # it is written all the same; another attempt may then write it twice
+    except TransientError as error:  # it is written all the same; another attempt may then write it twice
+        log.info("the entry %s cannot be kept: %s", name, error)
+    except Exception:  # likewise
         log.exception("the entry %s cannot be kept", name)
-        return entry
+    return entry
 
 
 def _is_known(value: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nightscore.deadline import announce_if_missed, deadline_at
-from nightscore.errors import GateRefusedError, TransientError
+from nightscore.errors import GateRefusedError, NightscoreError
 from nightscore.events import About, DriftMeasured, Event, GateJudged, RunEnded, RunPlanned, announce, checks_named
 from nightscore.lease import LeaseHeldError
 from nightscore.logs import bound
@@ -113,14 +113,14 @@ def unplanned(services: Services, pipeline: str, partition: dt.date, step: str) 
 
 
 def watch_deadline(run: Run) -> None:
-    """Announce a missed deadline, once it is over; a server that fails here costs no night."""
+    """Announce a missed deadline, once it is over; what goes wrong in here costs no night."""
     plan, time = run.plan, run.spec.deadline
     deadline = None if plan.dry_run else deadline_at(time, run.spec.schedule, plan.partition, plan.scored_at)
     if time is None or deadline is None or utc_now() < deadline:
         return
     try:
         announce_if_missed(run.services, about(run), time, deadline, utc_now())
-    except TransientError as error:
+    except NightscoreError as error:
         log.info("whether the deadline was missed cannot be told: %s", error)
 
 
