@@ -118,6 +118,7 @@ def test_a_run_that_is_taken_up_announces_what_was_not_announced(cards, told, mo
     assert names(told) == [("run_planned", True), ("run_ended", "published")]
 
 
+@pytest.mark.thorough
 def test_a_death_between_an_event_and_its_record_repeats_the_same_entry(cards, monkeypatch):
     """Cloud Logging keeps one of two entries with the same id and time; the second attempt writes such a one."""
     entries = []
@@ -174,6 +175,7 @@ def test_a_deadline_is_missed_once(cards, told):
     assert [(item["event"], item["deadline"]) for item in told] == [("deadline_missed", "06:00")]
 
 
+@pytest.mark.thorough
 def test_stages_that_begin_after_the_deadline_say_so(cards, told, monkeypatch):
     """Where no scheduler looks at the clock: a run from a terminal, or one that an event started."""
     now = dt.datetime.now(dt.UTC)
