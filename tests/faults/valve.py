@@ -17,18 +17,17 @@ class Valve(ThreadingTCPServer):
     """Passes everything on; while it is shut, answers stop after some kilobytes.
 
     Attributes:
-        rate: bytes of answers a second for each connection; None: as fast as they come.
-        passed: bytes of answers so far.
+        pause: seconds for which the answers of each connection stop once, after some kilobytes. Above 30, clients ask
+            whether anybody is there, and give the connection up.
     """
 
     daemon_threads = True
     before_it_stops = 30_000
 
-    def __init__(self, address: str, rate: float | None = None) -> None:
+    def __init__(self, address: str, pause: float = 0.0) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
         host, _, port = address.rpartition(":")
-        self.upstream, self.open, self.rate = (host, int(port)), threading.Event(), rate
-        self.passed = 0
+        self.upstream, self.open, self.pause = (host, int(port)), threading.Event(), pause
         self.open.set()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -72,16 +71,14 @@ class _Connection(BaseRequestHandler):
 
     @staticmethod
     def pump(source: Any, target: Any, valve: Valve | None = None) -> None:
-        passed = 0
+        passed, paused = 0, False
         with contextlib.suppress(OSError):  # one of the two was killed
             while data := source.recv(4096):
                 passed += len(data)
                 if valve and passed > valve.before_it_stops:
                     valve.open.wait()
-                if valve:
-                    valve.passed += len(data)
-                if valve and valve.rate:
-                    time.sleep(len(data) / valve.rate)
+                    time.sleep(0 if paused else valve.pause)
+                    paused = True
                 target.sendall(data)
 
 

@@ -124,7 +124,7 @@ def test_database_and_queue_need_their_passwords(stack):
     assert b"password authentication failed" in asked.stderr
 
 
-def test_tasks_get_the_settings_of_the_env_file_and_not_the_database(stack):
+def test_workers_get_the_settings_of_the_env_file(stack):
     worker = stack.containers["worker"][0].environment
     assert (worker["NIGHTSCORE_PROJECT"], worker["NIGHTSCORE_BUCKET"]) == ("local", "nightscore-local")
     assert worker["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == f"http://{stack.address('api-server')}:8080/execution/"
