@@ -1,5 +1,6 @@
 """The stack for one's own servers, run for real: docker-compose.yaml's own services, as processes (stack/native.py)."""
 
+import datetime as dt
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from faults.valve import eventually
+from nightscore.lease import Holder, acquire
 from nightscore.records import RunRecords, run_ids
 
 ROWS, SHARDS = 60_000, 4
@@ -83,6 +85,10 @@ def test_a_killed_worker_costs_its_shards_another_try_and_nothing_else(stack, ki
     [run_id] = [name for name in run_ids(stack.bench.services.bucket, stack.bench.name) if name.startswith(night)]
     receipts = RunRecords(stack.bench.services.bucket, stack.bench.name, run_id).receipts()
     assert sum(receipt["rows"] for receipt in receipts) == ROWS
+    span = dt.timedelta(seconds=10)  # the lease is free for whoever comes next
+    acquire(
+        stack.bench.services.bucket, stack.bench.name, stack.bench.night, Holder("next", "the next run"), span
+    ).require()
 
 
 def test_the_run_went_through_both_workers(stack, killed_night):
