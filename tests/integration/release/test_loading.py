@@ -180,7 +180,9 @@ def test_a_run_in_flight_goes_on_with_the_spec_that_it_was_planned_with(
         LogisticRegression().fit(sample, sample.age > 40), pa.Table.from_pandas(sample, preserve_index=False)
     )
     pushed = {}
-    run = SimpleNamespace(dag_id=f"score_{bench.name}", run_id="manual__1", triggering_user_name=None)
+    run = SimpleNamespace(
+        dag_id=f"score_{bench.name}", run_id="manual__1", run_type="manual", run_after=None, triggering_user_name=None
+    )
     for owner in ("old", "new"):
         folder = tmp_path / owner
         (folder / "pipelines" / bench.name).mkdir(parents=True)
