@@ -138,8 +138,9 @@ def main() -> None:
     """Measure both, and print the figures."""
     wait = {
         "type": float,
-        "default": 25.0,
-        "help": "seconds that a shard waits for its rows, below 30 (default: %(default)s)",
+        "default": 15.0,
+        "help": "seconds that a shard waits for its rows; a connection that is silent for 20 is given up "
+        "(default: %(default)s)",
     }
     asked = common.parse(__doc__ or "", rows=ROWS, repeats=3, wait=wait)
     nights = Nights(2 * asked.repeats + 8, asked.rows)

@@ -17,8 +17,8 @@ class Valve(ThreadingTCPServer):
     """Passes everything on; while it is shut, answers stop after some kilobytes.
 
     Attributes:
-        pause: seconds for which the answers of each connection stop once, after some kilobytes. Above 30, clients ask
-            whether anybody is there, and give the connection up.
+        pause: seconds for which the answers of each connection stop once, after some kilobytes. It delays the
+            answers to pings as well: a client gives the connection up after 20 (`nightscore.clients.KEEPALIVE`).
     """
 
     daemon_threads = True

@@ -5,6 +5,7 @@ importing any. What may be created is decided here, by a list in our code; nothi
 """
 
 import io
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -83,14 +84,25 @@ def looks_like(data: bytes) -> bool:
     return data[:4] == b"PK\x03\x04" or zipfile.is_zipfile(io.BytesIO(data))
 
 
+def _skops_io() -> Any:
+    """Return skops' own module, imported without a word.
+
+    It looks for SciPy's functions in every module that is there. In a task's process Airflow's old modules answer each
+    of these looks with a warning: a thousand lines of the task's log, which take seconds.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from skops import io as skops_io
+    return skops_io
+
+
 def describe(what: str, data: bytes) -> tuple[str, ...]:
     """Return the names of the classes a file would create beyond those skops and we trust, creating and importing none.
 
     Raises:
         ArtifactError: the bytes are not a skops file.
     """
-    from skops import io as skops_io
-
+    skops_io = _skops_io()
     if not zipfile.is_zipfile(io.BytesIO(data)):
         raise ArtifactError(f"{what} is not a skops file. Write it with `skops.io.dump(estimator, file)`.")
     named = require_archive(what, data)
@@ -120,8 +132,7 @@ def construct(what: str, data: bytes) -> Any:
             reach for files.
         UntrustedTypesError: it was not audited, and holds classes of scikit-learn that are not on our list.
     """
-    from skops import io as skops_io
-
+    skops_io = _skops_io()
     audit(what, sorted(beyond_reach(require_archive(what, data))))
     try:
         estimator = skops_io.loads(data, trusted=list(ALLOWED_TYPES))
