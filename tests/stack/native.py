@@ -158,6 +158,8 @@ class NativeStack:
         self.config = resolve(self.env_file, ROOT / "docker-compose.yaml", "local")
         self.services: dict[str, dict[str, Any]] = self.config["services"]
         self.images = read_dockerfile().stages
+        built = (own for own in self.services.values() if "build" in own)
+        self.targets = {own["image"]: own["build"]["target"] for own in built}
         self.containers: dict[str, list[Container]] = {}
         self.redirect = dict(redirect or {})
         self._more = dict(environment or {})
@@ -248,14 +250,15 @@ class NativeStack:
     def _container(self, service: str, replica: int) -> Container:
         described = self.services[service]
         name = f"{service}-{replica}"
-        image = self.images[described["build"]["target"]].environment() if "build" in described else {}
+        target = self.targets.get(described["image"])
+        image = self.images[target].environment() if target else {}
         own = {key: str(value) for key, value in described.get("environment", {}).items() if value is not None}
         environment = {key: self.mapped(value, service, replica) for key, value in {**image, **own}.items()}
         environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.folder),
             **environment,
-            **(self._more if "build" in described else {}),
+            **(self._more if target else {}),
             "HOSTNAME": name,
         }
         volume = self.folder / "volumes" / service

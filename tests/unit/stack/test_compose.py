@@ -47,6 +47,12 @@ def test_the_file_keeps_every_policy(compose, policy):
 BROKEN = [
     ("images_are_pinned", "redis:7.2-bookworm@sha256:e51cbc16", "redis:e51cbc16", "redis: the image"),
     ("images_are_pinned", "${NIGHTSCORE_IMAGE:-nightscore:0.1.0}", "nightscore:latest", "worker: the image"),
+    (
+        "images_are_built_once",
+        "  worker:\n    <<: *airflow\n",
+        "  worker:\n    <<: *airflow\n    build: {context: ., target: airflow}\n",
+        "nightscore:0.1.0 is built by 2 services",
+    ),
     ("nobody_is_root", '    user: "999:999"  # the image', '    # "', "postgres: runs as root"),
     ("nobody_is_root", "x-local: &local\n", 'x-local: &local\n  user: "0:0"\n', "bigquery: runs as root"),
     ("rights_are_dropped", "  cap_drop: [ALL]\n", "", "worker: has capabilities"),
@@ -85,7 +91,14 @@ BROKEN = [
     ),
     ("services_report_health", "      retries: 6\n", "", "postgres: its health check has no retries"),
     ("services_start_again", "  restart: unless-stopped\n", "", "worker: has no restart policy"),
-    ("resources_are_bounded", 'limits: {cpus: "1", memory: 512m}', 'limits: {cpus: "1"}', "redis: has no limits"),
+    ("resources_are_bounded", "    mem_limit: 512m\n", "", "redis: has no limits"),
+    ("resources_are_bounded", "  pids_limit: 1000\n", "", "worker: has no limits"),
+    (
+        "resources_are_bounded",
+        "    mem_limit: 512m\n",
+        '    mem_limit: 512m\n    deploy: {resources: {limits: {cpus: "1"}}}\n',
+        "redis: has limits in two forms",
+    ),
     ("resources_are_bounded", '{max-size: 20m, max-file: "5"}', "{max-size: 20m}", "init: its logs have no limit"),
     ("ports_are_local", "${AIRFLOW_ADDRESS:-127.0.0.1}:", "", "is open to the network"),
     ("folders_of_the_host_are_read_only", ":/credentials:ro", ":/credentials", "may be written to"),
