@@ -25,17 +25,19 @@ env:  ## Write .env with random secrets for `make stack`; never changes what is 
 	@LOCAL="$(filter-out 0,$(LOCAL))" deploy/stack/env.sh .env
 
 .PHONY: stack
-stack: env  ## Build and start the stack for your own servers with Docker; prints the first administrator's password once
+stack: env  ## Build (or pull) and start the stack for your own servers with Docker; prints the first administrator's password once
 	@docker compose version >/dev/null 2>&1 || { \
 	  echo "make stack needs Docker with its compose plugin, and the user may use it: docs/stack.md." >&2; exit 1; }
 	@docker info >/dev/null 2>&1 || { \
 	  echo "No Docker engine answers here (docker info says why). Start it, or choose one by DOCKER_HOST." >&2; exit 1; }
 	@docker compose config --quiet
-	docker compose build
+	@deploy/stack/images.sh .env
 	docker compose run --rm init
 	docker compose up --detach
 	docker compose up --detach --no-recreate --wait $(SERVICES)
 	@echo "Airflow: $$(docker compose port api-server 8080). Its logs: docker compose logs --follow"
+	@if docker compose config --services | grep -qx demo-data; then \
+	  echo "The demo's data is still being made. This ends when it is there: docker compose logs --follow demo-data"; fi
 
 SERVICES := postgres redis api-server scheduler dag-processor triggerer worker
 
