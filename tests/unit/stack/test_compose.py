@@ -1,6 +1,8 @@
 """docker-compose.yaml, as Docker's own program reads it, against the policies; each policy finds what breaks it."""
 
+import os
 import re
+import subprocess
 
 import pytest
 
@@ -142,8 +144,9 @@ def test_tasks_get_every_setting_that_nightscore_reads(compose):
     """A setting that is not passed on would be without effect in .env, and nobody would be told."""
 
     source = (ROOT / "include/nightscore/settings.py").read_text()
+    not_for_tasks = {"NIGHTSCORE_HOME", "NIGHTSCORE_SIGNING_PASSWORD"}  # the latter is a person's who signs models
     read = {f"NIGHTSCORE_{name.upper()}" for name in re.findall(r'^    "(\w+)": \(r"', source, re.MULTILINE)}
-    read |= set(re.findall(r'"(NIGHTSCORE_[A-Z_]+|[A-Z_]+_EMULATOR_HOST)"', source)) - {"NIGHTSCORE_HOME"}
+    read |= set(re.findall(r'"(NIGHTSCORE_[A-Z_]+|[A-Z_]+_EMULATOR_HOST)"', source)) - not_for_tasks
     assert len(read) >= 13
     assert read <= set(compose.services["worker"]["environment"])
 
@@ -153,16 +156,46 @@ def test_every_airflow_service_has_the_same_environment(compose):
     names = ("init", "api-server", "scheduler", "dag-processor", "triggerer", "worker")
     [first, *others] = [compose.services[name]["environment"] for name in names]
     assert all(other == first for other in others)
-    slots = int(compose.services["worker"]["deploy"]["replicas"]) * int(first["AIRFLOW__CELERY__WORKER_CONCURRENCY"])
-    assert int(first["AIRFLOW__CORE__PARALLELISM"]) >= slots
     beat = int(first["AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL"]) * int(
         first["AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS"]
     )
     assert beat < int(first["AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT"])
 
 
+@pytest.mark.parametrize(
+    ("variables", "parallelism"),
+    [("", "4"), ("WORKERS=5\nWORKER_CONCURRENCY=3\n", "15"), ("WORKERS=5\nAIRFLOW_PARALLELISM=7\n", "7")],
+)
+def test_no_more_tasks_are_queued_than_the_workers_have_slots(folder, tmp_path, variables, parallelism):
+    env = tmp_path / ".env"
+    env.write_text((folder / ".env").read_text() + variables)
+    program = tmp_path / "airflow"
+    program.write_text('#!/bin/sh\necho "$* $AIRFLOW__CORE__PARALLELISM"\n')
+    program.chmod(0o755)
+    command = resolve(env, COMPOSE)["services"]["scheduler"]["command"]
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said == f"scheduler {parallelism}\n"
+
+
+def test_what_the_page_on_observability_names_reaches_the_tasks(folder, tmp_path):
+    page = (ROOT / "docs/observability.md").read_text()
+    named = set(re.findall(r"\b(?:AIRFLOW__[A-Z_]+|OTEL_[A-Z_]+|NIGHTSCORE_[A-Z_]+)\b", page))
+    named -= {"AIRFLOW__", "OTEL_", "NIGHTSCORE_"}  # all of a kind
+    named -= {"AIRFLOW__METRICS__OTEL_HOST", "OTEL_PORT"}  # named as deprecated
+    assert len(named) >= 12
+    values = {name: f"of {name}" for name in named}
+    values |= dict(re.findall(r"^(\w+)=(\S.*)$", page, re.MULTILINE))  # one is JSON
+    env = tmp_path / ".env"
+    env.write_text((folder / ".env").read_text() + "".join(f"{name}={values[name]}\n" for name in sorted(named)))
+    services = resolve(env, COMPOSE, "local")["services"]
+    for service in ("scheduler", "triggerer", "worker"):
+        environment = services[service]["environment"]
+        assert {name: environment.get(name) for name in named} == {name: values[name] for name in named}
+
+
 def test_the_manual_names_every_variable():
-    names = set(re.findall(r"\$\{(\w+)", COMPOSE.read_text())) - {"NAME"}
+    names = set(re.findall(r"(?<!\$)\$\{(\w+)", COMPOSE.read_text())) - {"NAME"}
     names -= {"NIGHTSCORE_LOCAL_IMAGE"}  # of the profile `local`, for trying
     manual = (ROOT / "docs/stack.md").read_text()
     assert len(names) > 18
