@@ -16,16 +16,16 @@ ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 RUN pip install --no-cache-dir uv==0.13.9
 WORKDIR /build
 # Before the code, so that a change of it does not install three hundred packages again.
-COPY requirements.txt build-requirements.txt ./
+COPY requirements.txt build-requirements.txt pyproject.toml ./
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv venv --python /usr/local/bin/python3.11 /opt/airflow/venv
-COPY pyproject.toml README.md ./
+    uv venv --python /usr/local/bin/python3.11 /opt/airflow/venv \
+    && uv pip install --python /opt/airflow/venv --constraint requirements.txt --requirement pyproject.toml \
+       --extra stack --extra onnx --extra lightgbm --extra xgboost --extra mlflow --extra vertex --extra signing
+COPY README.md ./
 COPY include include
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv build --wheel --build-constraints build-requirements.txt --out-dir dist . \
-    && wheel=$(ls dist/nightscore-*.whl) \
-    && uv pip install --python /opt/airflow/venv --constraint requirements.txt \
-       "nightscore[stack,onnx,lightgbm,xgboost,mlflow,vertex,signing] @ file:///build/${wheel}"
+    && uv pip install --python /opt/airflow/venv --no-deps dist/nightscore-*.whl
 
 
 FROM ${LOCAL_PYTHON_IMAGE} AS local-build

@@ -243,17 +243,22 @@ def copies_exist(docker: Dockerfile) -> Iterator[str]:
 
 
 def extras_exist(docker: Dockerfile) -> Iterator[str]:
-    """The extras with which the wheel is installed are in pyproject.toml."""
+    """The extras that are installed are in pyproject.toml."""
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    asked = [
-        text
-        for stage in docker.stages.values()
-        for run in stage.all("RUN")
-        for text in re.findall(r"nightscore\[([\w,]+)\]", run)
-    ]
-    for extra in [extra for text in asked for extra in text.split(",")] or ["(none)"]:
+    runs = " ".join(run for stage in docker.stages.values() for run in stage.all("RUN"))
+    for extra in re.findall(r"--extra[ =](\S+)", runs) or ["(none)"]:
         if extra not in known:
             yield f"there is no extra {extra}"
+
+
+def packages_come_before_the_code(docker: Dockerfile) -> Iterator[str]:
+    """A change of the code leaves the layer with everything that it needs as it is."""
+    for stage in docker.stages.values():
+        copied = False
+        for instruction, text in stage.instructions:
+            copied = copied or (instruction == "COPY" and "include" in text.split())
+            if copied and instruction == "RUN" and re.search(r"uv pip install(?!.*--no-deps)", text):
+                yield f"{stage.name}: installs packages after the code is copied"
 
 
 DOCKERFILE_POLICIES: tuple[Callable[[Dockerfile], Iterator[str]], ...] = (
@@ -264,6 +269,7 @@ DOCKERFILE_POLICIES: tuple[Callable[[Dockerfile], Iterator[str]], ...] = (
     no_tools_are_left,
     copies_exist,
     extras_exist,
+    packages_come_before_the_code,
 )
 
 

@@ -83,10 +83,13 @@ def build(tmp_path_factory):
     made = Build(tmp_path_factory.mktemp("image"))
     stage = read_dockerfile().stages["build"]
     made.copy(stage)
-    [made.venv_line] = [line for line in stage.all("RUN") if "uv venv" in line]
-    [made.install_line] = [line for line in stage.all("RUN") if "uv build" in line]
-    made.run(made.venv_line)
-    made.run(made.install_line.partition("&& uv pip install")[0])
+    [packages_line] = [line for line in stage.all("RUN") if "uv venv" in line]
+    [wheel_line] = [line for line in stage.all("RUN") if "uv build" in line]
+    # Either makes something, and then installs.
+    venv, made.install_packages = packages_line.split(" && ")
+    wheel, made.install_wheel = wheel_line.split(" && ")
+    made.run(venv)
+    made.run(wheel)
     [made.wheel] = (made.folder / "build/dist").glob("nightscore-*.whl")
     return made
 
@@ -131,10 +134,8 @@ def version():
 
 
 def test_the_image_s_packages_are_those_that_are_tested_together(build):
-    """The install line resolves, and to the versions of requirements.txt alone."""
-    planned = build.run(
-        build.install_line.replace("uv pip install", "uv pip install --dry-run").replace("uv build", ": uv build")
-    )
+    """What is installed resolves, and to the versions of requirements.txt alone."""
+    planned = build.run(build.install_packages.replace("uv pip install", "uv pip install --dry-run"))
     wanted = dict(re.findall(r"^ \+ ([\w.-]+)==(\S+)", planned, re.MULTILINE))
     # Some are pinned twice, for different Pythons.
     pinned = set(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
@@ -148,8 +149,9 @@ def test_the_image_s_packages_are_those_that_are_tested_together(build):
 
 @pytest.mark.thorough
 def test_the_whole_environment_of_the_image_works(build, tmp_path):
-    """All of the install line; then what the services are started by."""
-    build.run(build.install_line)
+    """Everything installed, with the wheel on top; then what the services are started by."""
+    build.run(build.install_packages)
+    build.run(build.install_wheel)
     programs = build.folder / "airflow/bin"
     assert not [name for name in ("pip", "uv", "wheel") if (programs / name).exists()]
     environment = {"PATH": f"{programs}:/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path), "HOME": str(tmp_path)}

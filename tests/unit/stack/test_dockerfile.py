@@ -42,7 +42,8 @@ BROKEN = [
     ("copies_exist", "COPY dags /opt", "COPY dagz /opt", "dagz does not exist"),
     ("copies_exist", "COPY dags /opt", "COPY tests /opt", ".dockerignore keeps tests out"),
     ("copies_exist", "COPY --from=build /opt", "COPY --from=builder /opt", "no stage builder"),
-    ("extras_exist", "nightscore[stack,", "nightscore[stak,", "no extra stak"),
+    ("extras_exist", "--extra stack ", "--extra stak ", "no extra stak"),
+    ("packages_come_before_the_code", "--no-deps dist", "dist", "build: installs packages after the code"),
 ]
 
 
