@@ -14,7 +14,9 @@ import pytest
 from faults.valve import eventually
 from nightscore.lease import Holder, acquire
 from nightscore.records import RunRecords, run_ids
+from stack.compose import ROOT
 
+MANUAL = ROOT / "docs/stack.md"
 ROWS, SHARDS = 60_000, 4
 SECONDS = 240
 
@@ -134,6 +136,59 @@ def test_workers_get_the_settings_of_the_env_file(stack):
     worker = stack.containers["worker"][0].environment
     assert (worker["NIGHTSCORE_PROJECT"], worker["NIGHTSCORE_BUCKET"]) == ("local", "nightscore-local")
     assert worker["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == f"http://{stack.address('api-server')}:8080/execution/"
+
+
+def test_a_task_s_log_is_read_through_the_api_server(stack, killed_night):
+    """From the volume that workers and API server share: no worker's log server runs here."""
+    run_id = killed_night["run"]["dag_run_id"]
+    path = f"/dags/score_{stack.bench.name}/dagRuns/{run_id}/taskInstances/freeze/logs/1"
+    lines = [line["event"] for line in stack.airflow.call("GET", path)["content"]]
+    assert any(line.startswith("freeze: ") for line in lines), lines
+
+
+def manual_lines(heading):
+    """Return the commands that a part of the manual runs in the container of PostgreSQL."""
+    [part] = re.findall(rf"^## {heading}$(.*?)^## ", MANUAL.read_text(), re.MULTILINE | re.DOTALL)
+    return re.findall(r"docker compose exec (?:-T )?postgres ([^\n`]*)", part)
+
+
+def test_a_dump_is_made_and_restored_as_the_manual_says(stack, killed_night, tmp_path):
+    """Into another database, which holds a table that the dump does not know: the services go on with theirs."""
+    postgres = stack["postgres-1"].environment
+
+    def run(line):
+        done = subprocess.run(["bash", "-c", line], env=postgres, cwd=tmp_path, capture_output=True, check=False)
+        assert done.returncode == 0, (line, done.stderr)
+        return done.stdout
+
+    dump, *restore = manual_lines("Backup")
+    run(dump)
+    [file] = tmp_path.glob("airflow-*.dump")
+    run("createdb --username airflow restored")
+    run("psql --username airflow --dbname restored --command 'CREATE TABLE of_a_newer_version (id int)'")
+    assert [line.split()[0] for line in restore] == ["dropdb", "createdb", "pg_restore"]
+    for line in restore:
+        run(re.sub(r"airflow-\S+\.dump", file.name, re.sub(r" airflow(?= <|$)", " restored", line)))
+    count = "psql --username airflow --dbname {} --tuples-only --command 'SELECT count(*) FROM dag_run'"
+    assert run(count.format("restored")) == run(count.format("airflow"))
+    assert b"of_a_newer_version" not in run("psql --username airflow --dbname restored --command '\\dt'")
+
+
+def test_the_database_s_password_is_changed_as_the_manual_says(stack):
+    """That of another user: the services go on with theirs."""
+    postgres = {**stack["postgres-1"].environment, "PGDATABASE": "airflow"}
+    [line] = manual_lines("Rotate secrets")
+    create = "psql --username airflow --command \"CREATE ROLE mo LOGIN PASSWORD 'old'\""
+    subprocess.run(["bash", "-c", create], env=postgres, check=True, capture_output=True)
+    line = line.replace("--username airflow", "--username mo")
+    typed = {"input": b"new\nnew\n", "start_new_session": True}  # without a terminal it is read from there
+    subprocess.run(["bash", "-c", line], env=postgres | {"PGPASSWORD": "old"}, check=True, capture_output=True, **typed)
+    asked = ["psql", "--username", "mo", "--command", "SELECT 1"]
+    codes = [
+        subprocess.run(asked, env=postgres | {"PGPASSWORD": password}, capture_output=True, check=False).returncode
+        for password in ("old", "new")
+    ]
+    assert codes == [2, 0]
 
 
 @pytest.mark.thorough
