@@ -60,7 +60,7 @@ def images_are_pinned(compose: Compose) -> Iterator[str]:
 
 
 def images_are_built_once(compose: Compose) -> Iterator[str]:
-    """One service alone says how an image is built: two builds of one tag, at the same time, get in each other's way."""
+    """One service alone says how an image is built: two builds of one tag get in each other's way."""
     built = [str(own.get("image")) for own in compose.services.values() if "build" in own]
     for image in sorted({image for image in built if built.count(image) > 1}):
         yield f"{image} is built by {built.count(image)} services"
@@ -127,7 +127,7 @@ def resources_are_bounded(compose: Compose) -> Iterator[str]:
     for name, own in compose.services.items():
         if not all(own.get(limit) for limit in ("mem_limit", "cpus", "pids_limit")):
             yield f"{name}: has no limits"
-        # Current Compose refuses pids_limit beside limits of this form; Debian's, which reads the file in tests, does not.
+        # Current Compose refuses pids_limit beside limits of this form. Debian's, which the tests use, does not.
         if own.get("deploy", {}).get("resources"):
             yield f"{name}: has limits in two forms"
         if not {"max-size", "max-file"} <= set(own.get("logging", {}).get("options", {})):
