@@ -7,7 +7,7 @@ set -eu
 file=${1:-.env}
 
 named() { # NAME: whether the environment, which goes before it, or the file names an image
-  [ -n "$(printenv "$1" || true)" ] || grep -q "^$1=." "$file"
+  [ -n "$(printenv "$1" || true)" ] || grep -q "^$1=[\"']\{0,1\}[^\"' ]" "$file"
 }
 
 get() { # NAME, the service that builds the image, another one that has it

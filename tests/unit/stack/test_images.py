@@ -21,6 +21,8 @@ CLOUD, LOCAL = "init worker", "init worker bigquery storage"
         ("", CLOUD, {}, ["build init"]),
         ("NIGHTSCORE_IMAGE=\n#NIGHTSCORE_IMAGE=x:1\n", CLOUD, {}, ["build init"]),
         ("", LOCAL, {}, ["build init", "build bigquery"]),
+        ('NIGHTSCORE_IMAGE=""\n', CLOUD, {}, ["build init"]),
+        ('NIGHTSCORE_IMAGE="x:1"\n', CLOUD, {}, ["pull worker"]),
         (NAMED, CLOUD, {}, ["pull worker"]),
         (NAMED, LOCAL, {}, ["pull worker", "build bigquery"]),
         ("NIGHTSCORE_LOCAL_IMAGE=x:1\n", LOCAL, {}, ["build init", "pull storage"]),
