@@ -4,13 +4,15 @@ import contextlib
 import gzip
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
 class Sink(ThreadingHTTPServer):
-    """An HTTP server that keeps the bodies of all POSTs, as path → bodies; `answer` is the status of its answers.
+    """An HTTP server that keeps the bodies of all POSTs, as path → bodies; `answer` is the status of its answers,
+    which come after `delay` seconds.
 
     While `open` is not set, requests hang.
     """
@@ -20,6 +22,7 @@ class Sink(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer = 200
+        self.delay = 0.0
         self.open = threading.Event()
         self.open.set()
         self.bodies: dict[str, list[bytes]] = {}
@@ -66,6 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         self.server.open.wait()
+        time.sleep(self.server.delay)
         self.server.bodies.setdefault(self.path.split("?")[0], []).append(body)
         with contextlib.suppress(OSError):  # who asked may not have waited
             self.send_response(self.server.answer)

@@ -1,8 +1,8 @@
 """Entries of Cloud Logging, written beside the work: a log service that hangs or refuses costs seconds, and no night.
 
 A thread of the process writes them one by one and tries again where that can help. Whoever hands an entry over waits
-for it, because processes of tasks end soon after; all waiting of a process together is bounded. What is not written in
-that time is still tried while the process lives, and is in the process's own log in any case.
+for it, because processes of tasks end soon after; what a process waits in vain is bounded, all its entries together.
+What is not written in that time is still tried while the process lives, and is in the process's own log in any case.
 """
 
 import contextvars
@@ -20,7 +20,8 @@ from nightscore.errors import shorten
 from nightscore.objects import Json
 from nightscore.settings import Settings
 
-PATIENCE = 5.0  # seconds that a process waits, all its entries together
+PATIENCE = 5.0  # seconds that a process waits in vain; an entry that is taken gives them back
+START_PATIENCE = 10.0  # seconds for importing the client and finding credentials, once
 PAUSES = (0.5, 2.0)  # seconds before each further attempt
 MOST_WAITING = 100  # entries; those beyond are dropped
 
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 class _Item:
     entry: dict[str, Any]
     done: threading.Event = field(default_factory=threading.Event)
+    # A warning of the thread then says which run it is about.
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
 
 class CloudLog:
@@ -41,9 +44,8 @@ class CloudLog:
         self._items: queue.Queue[_Item] = queue.Queue(MOST_WAITING)
         self._patience = PATIENCE
         self._has_warned = False
-        # The thread's own warnings then say which run they are about.
-        run = contextvars.copy_context().run
-        threading.Thread(target=run, args=(self._write_all,), name="nightscore-events", daemon=True).start()
+        self._started = threading.Event()
+        threading.Thread(target=self._write_all, name="nightscore-events", daemon=True).start()
 
     def write(self, entry: dict[str, Any]) -> None:
         """Hand an entry over and wait for it, as long as this process has patience left."""
@@ -52,10 +54,11 @@ class CloudLog:
             self._items.put_nowait(item)
         except queue.Full:
             return
+        self._started.wait(START_PATIENCE if self._patience > 0 else 0)
         began = time.monotonic()
         if not item.done.wait(max(0.0, self._patience)):
             self._warn(f"did not take an event within {PATIENCE:g} s")
-        self._patience -= time.monotonic() - began
+            self._patience -= time.monotonic() - began
 
     def _write_all(self) -> None:
         send = None
@@ -63,9 +66,13 @@ class CloudLog:
             item = self._items.get()
             try:
                 send = send or self._sender()
+                self._started.set()
                 _persist(functools.partial(send, item.entry))
             except Exception as error:  # noqa: BLE001 - whatever it is, the night goes on
-                self._warn(f"refuses events: {type(error).__name__}: {shorten(error, 300)}")
+                self._started.set()
+                item.context.run(self._warn, f"refuses events: {type(error).__name__}: {shorten(error, 300)}")
+            else:
+                self._patience, self._has_warned = PATIENCE, False
             finally:
                 item.done.set()
 

@@ -3,13 +3,14 @@
 import datetime as dt
 
 from nightscore.events import About, DeadlineMissed, announce
-from nightscore.objects import to_json
+from nightscore.objects import Bucket, Json, to_json
 from nightscore.publications import read_publications
 from nightscore.run import Services
 from nightscore.spec import Schedule
 from nightscore.timing import first_at
 
-ROOT = "deadlines/"  # <pipeline>/<partition>.json, created once: who creates it says it
+ROOT = "deadlines/"  # <pipeline>/<partition>.json: the entry that is written, and whether it was
+LATEST = dt.timedelta(days=1)  # after the deadline: nobody is called for a night that is taken up a week later
 FRESH = dt.timedelta(days=2)  # of partitions that no clock names: whoever starts an older one is not awaited
 
 
@@ -57,16 +58,27 @@ def announce_if_missed(services: Services, about: About, time: str, deadline: dt
     Returns:
         Whether it was announced.
     """
-    if now < deadline:
+    if now < deadline or now - deadline > LATEST:
         return False
-    name = f"{ROOT}{about.pipeline}/{about.partition}.json"
-    if services.bucket.read_json(name) is not None:
+    bucket, name = services.bucket, f"{ROOT}{about.pipeline}/{about.partition}.json"
+    found = bucket.read_json(name)
+    if found is not None and found["announced"]:
         return False
-    found = read_publications(services.bucket, about.pipeline, about.partition)
-    if any(dt.datetime.fromisoformat(item["published_at"]) <= deadline for item in found):
+    if found is None and _is_published(bucket, about, deadline):
         return False
-    said = {"deadline": deadline.isoformat(), "said_at": now.isoformat(timespec="milliseconds"), "run_id": about.run_id}
-    if not services.bucket.create(name, to_json(said)):
-        return False
-    announce(services.warehouse.config, DeadlineMissed(time), about)
-    return True
+
+    def keep(_: str, entry: Json) -> Json:
+        said = {"deadline": deadline.isoformat(), "announced": False, "entry": entry}
+        bucket.create(name, to_json(said))
+        kept = bucket.read_json(name)
+        return entry if kept is None else dict(kept["entry"])
+
+    # Kept first, and marked in the end: whoever finds it unmarked writes the same entry again, which counts once.
+    announce(services.warehouse.config, DeadlineMissed(time), about, keep=keep)
+    stored = bucket.read(name)
+    return stored is not None and bucket.swap(name, to_json({**stored.json(), "announced": True}), stored.generation)
+
+
+def _is_published(bucket: Bucket, about: About, deadline: dt.datetime) -> bool:
+    found = read_publications(bucket, about.pipeline, about.partition)
+    return any(dt.datetime.fromisoformat(item["published_at"]) <= deadline for item in found)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nightscore.assessment import Assessment
-from nightscore.errors import NightscoreError
+from nightscore.errors import LeaseLostError, NightscoreError
 from nightscore.gates.expectations import expectation_faults
 from nightscore.gates.feature_gate import feature_gate
 from nightscore.gates.gate import GateStoppedError
@@ -210,8 +210,8 @@ def run_pipeline(run: Run) -> Json:
                     finish(run)
                     raise
                 return finish(run)
-        except GateStoppedError:
-            raise
+        except (GateStoppedError, LeaseLostError):
+            raise  # the first is announced; whoever has the lease now will say how the night ended
         except Exception:
             _break_off(run)
             raise
@@ -220,12 +220,15 @@ def run_pipeline(run: Run) -> Json:
 
 
 def _break_off(run: Run) -> None:
-    """Announce that the run failed, with what its records tell; a server that fails may be why they tell nothing."""
+    """Announce how far the run came, with what its records tell; a server that fails may be why they tell nothing.
+
+    What failed after the publication wakes nobody: readers have the night's predictions.
+    """
     try:
         summary = summarise(run)
     except NightscoreError:
-        summary = {}
-    announce_end(run, {**summary, "status": "failed"})
+        summary = {"status": "failed"}
+    announce_end(run, summary)
 
 
 def _write_resume(run: Run, lease: Lease) -> None:

@@ -115,13 +115,16 @@ def unplanned(services: Services, pipeline: str, partition: dt.date, step: str) 
 def watch_deadline(run: Run) -> None:
     """Announce a missed deadline, once it is over; what goes wrong in here costs no night."""
     plan, time = run.plan, run.spec.deadline
-    deadline = None if plan.dry_run else deadline_at(time, run.spec.schedule, plan.partition, plan.scored_at)
-    if time is None or deadline is None or utc_now() < deadline:
+    if time is None or plan.dry_run:
         return
     try:
-        announce_if_missed(run.services, about(run), time, deadline, utc_now())
+        deadline = deadline_at(time, run.spec.schedule, plan.partition, plan.scored_at)
+        if deadline is not None and utc_now() >= deadline:
+            announce_if_missed(run.services, about(run), time, deadline, utc_now())
     except NightscoreError as error:
         log.info("whether the deadline was missed cannot be told: %s", error)
+    except Exception:  # records that others wrote may be anything
+        log.exception("whether the deadline was missed cannot be told")
 
 
 def _announce(run: Run, event: Event, occurrence: str) -> None:

@@ -275,8 +275,9 @@ def _parse_yaml(name: str, text: str) -> dict[str, Any]:
 
 def _load_yaml(text: str) -> Any:
     """Return the text's content; by libyaml, where it is there and finds no fault, in a tenth of the time."""
-    if _FastUniqueKeys is not None and _is_shallow(text):
-        # The other loader tells of a fault, in the same words on every machine, or sees none: libyaml is stricter.
+    if _FastUniqueKeys is not None and _is_shallow(text) and "\t" not in text:
+        # The other loader tells of a fault, in the same words on every machine, or sees none. About tabs alone libyaml
+        # is the more lenient one.
         with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
             return yaml.load(text, Loader=_FastUniqueKeys)  # noqa: S506 - a safe loader
     return yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - a safe loader

@@ -42,6 +42,14 @@ BENCHMARKS: dict[str, tuple[list[str], list[str]]] = {
         ["--rows", "3000", "--repeats", "1"],
         ["seconds of the gate / of pandas", "peak memory of the gate / of pandas"],
     ),
+    "orchestration": (
+        ["--rows", "8000", "--repeats", "1", "--wait", "15"],
+        [
+            "beyond the work, tuned / defaults",
+            "beyond the work, tuned / 12 s",
+            "one worker / two",
+        ],
+    ),
     "parsing": (
         ["--pipelines", "3", "--repeats", "1"],
         [

@@ -109,6 +109,15 @@ def test_a_log_that_hangs_costs_some_seconds_once(config, sink, warnings, monkey
     assert len({entry["insertId"] for entry in sink.entries}) == 5
 
 
+def test_entries_that_are_taken_use_up_no_patience(config, sink, warnings, monkeypatch):
+    monkeypatch.setattr(cloud_log, "PATIENCE", 0.5)
+    sink.delay = 0.1
+    for number in range(10):
+        announce(config, RunEnded("published"), ABOUT, occurrence=str(number))
+    assert len(sink.entries) == 10
+    assert warnings() == []
+
+
 def test_a_log_that_is_away_costs_no_night(config, sink, warnings, monkeypatch):
     monkeypatch.setattr(cloud_log, "PAUSES", (0.05,))
     away = dataclasses.replace(config, logging_host="http://127.0.0.1:1")

@@ -81,7 +81,7 @@ def test_libyaml_reads_what_python_does(path: Path) -> None:
     """Which of them a machine has must not decide what a spec says; what libyaml refuses, the other reads again."""
     assert specs._FastUniqueKeys is not None, "libyaml is not there"
     slow, fast = (yaml_outcome(path.read_text(), loader) for loader in (specs._UniqueKeys, specs._FastUniqueKeys))
-    assert fast in (slow, "a fault")
+    assert fast in (slow, "a fault") or "\t" in path.read_text(), "a text with tabs goes to the other loader"
 
 
 @pytest.mark.parametrize("opener", ["[", "{a: ", "- ", "? ", "-\t", "[{"])

@@ -12,12 +12,13 @@ from sklearn.linear_model import LogisticRegression
 from nightscore import events, pipeline, run_events
 from nightscore.cloud_log import _log_of
 from nightscore.deadline import announce_if_missed
-from nightscore.errors import TransientError
+from nightscore.errors import LeaseLostError, TransientError
 from nightscore.gates.gate import GateStoppedError
 from nightscore.lease import Holder, LeaseHeldError, acquire
 from nightscore.logs import JsonFormatter
 from nightscore.pipeline import run_pipeline, start
 from nightscore.run_events import unplanned
+from nightscore.warehouse import WarehouseError
 from sinks import running_sink
 
 ROWS = 1_000
@@ -173,6 +174,52 @@ def test_a_deadline_is_missed_once(cards, told):
     assert announce_if_missed(cards.services, about, "06:00", deadline, late)
     assert not announce_if_missed(cards.services, about, "06:00", deadline, late)
     assert [(item["event"], item["deadline"]) for item in told] == [("deadline_missed", "06:00")]
+
+
+def test_a_deadline_that_was_kept_and_not_said_is_said_by_the_next(cards, told, monkeypatch):
+    about, deadline = events.About(cards.name, cards.day), dt.datetime(2026, 11, 20, 6, tzinfo=dt.UTC)
+    late = deadline + dt.timedelta(minutes=1)
+
+    def die(_):
+        raise SystemExit
+
+    with monkeypatch.context() as killed:
+        killed.setattr(events, "write_line", die)
+        with pytest.raises(SystemExit):
+            announce_if_missed(cards.services, about, "06:00", deadline, late)
+    assert told == []
+    assert announce_if_missed(cards.services, about, "06:00", deadline, late)
+    assert not announce_if_missed(cards.services, about, "06:00", deadline, late)
+    assert [item["event"] for item in told] == ["deadline_missed"]
+
+
+def test_nobody_is_called_for_a_night_that_is_taken_up_days_later(cards, told):
+    about, deadline = events.About(cards.name, cards.day), dt.datetime(2026, 11, 20, 6, tzinfo=dt.UTC)
+    assert not announce_if_missed(cards.services, about, "06:00", deadline, deadline + dt.timedelta(days=2))
+    assert told == []
+
+
+def test_what_fails_after_the_publication_is_no_failure_of_the_night(cards, told, monkeypatch):
+    def fail(_):
+        raise WarehouseError("recording", "it is away")
+
+    with monkeypatch.context() as away:
+        away.setattr(pipeline, "record", fail)
+        with pytest.raises(WarehouseError):
+            cards.run()
+    assert names(told)[-1] == ("run_ended", "published")
+
+
+def test_whoever_lost_the_lease_says_nothing_of_the_end(cards, told, monkeypatch):
+    run = start(cards.spec(), cards.day, cards.services)
+
+    def lose(*_):
+        raise LeaseLostError(cards.name, cards.day, "another run")
+
+    monkeypatch.setattr(pipeline, "run_stage", lose)
+    with pytest.raises(LeaseLostError):
+        pipeline.run_pipeline(run)
+    assert names(told) == NIGHT[:1]
 
 
 @pytest.mark.thorough
