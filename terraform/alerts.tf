@@ -10,6 +10,11 @@ locals {
         query    = "sum by (pipeline) (increase(${local.promql.runs_ended}{${local.resource}, status=\"failed\"}[10m])) > 0"
         text     = "A run of the pipeline $${metric_or_resource.label.pipeline} failed. Nothing was published; the partition is as it was."
       }
+      "run refused" = { # by a step that is no gate: the plan, the wait for data, the publication
+        severity = "CRITICAL"
+        query    = "sum by (pipeline, stopped_at) (increase(${local.promql.runs_ended}{${local.resource}, status=\"refused\", stopped_at!~\"feature_gate|prediction_gate\"}[10m])) > 0"
+        text     = "A run of the pipeline $${metric_or_resource.label.pipeline} was refused at $${metric_or_resource.label.stopped_at}. The partition is as it was."
+      }
       "deadline missed" = {
         severity = "CRITICAL"
         query    = "sum by (pipeline) (increase(${local.promql.deadlines_missed}{${local.resource}}[10m])) > 0"

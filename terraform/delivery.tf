@@ -58,8 +58,11 @@ module "packages" {
 locals {
   pool = "projects/${local.number}/locations/global/workloadIdentityPools/${google_iam_workload_identity_pool.github.workload_identity_pool_id}"
 
-  # Subjects as GitHub writes them; each is one kind of job of one repository.
-  subject = "principal://iam.googleapis.com/${local.pool}/subject/repo:${var.github.owner}/${var.github.name}"
+  # Subjects as GitHub writes them; each is one kind of job of one repository. A name can be given up and taken by
+  # somebody else, so the numbers must agree as well.
+  repo    = var.github.ids_in_subjects ? "repo:${var.github.owner}@${var.github.owner_id}/${var.github.name}@${var.github.repository_id}" : "repo:${var.github.owner}/${var.github.name}"
+  ours    = var.github.repository_id == null || var.github.owner_id == null ? "" : " && assertion.repository_id == '${var.github.repository_id}' && assertion.repository_owner_id == '${var.github.owner_id}'"
+  subject = "principal://iam.googleapis.com/${local.pool}/subject/${local.repo}"
   github = {
     deployer  = ["${local.subject}:environment:${var.env}"]
     registrar = ["${local.subject}:environment:${var.github.models_environment}"]
@@ -93,10 +96,10 @@ resource "google_iam_workload_identity_pool_provider" "github" {
   # Exactly these jobs: the environment's on the branch, that of models on the branch, and, without an environment, the
   # branch's and those of pull requests. An environment alone would do for any branch that may use it.
   attribute_condition = <<-EOT
-    (assertion.sub == 'repo:${var.github.owner}/${var.github.name}:environment:${var.env}' && assertion.ref == 'refs/heads/${var.github.branch}')
-    || (assertion.sub == 'repo:${var.github.owner}/${var.github.name}:environment:${var.github.models_environment}' && assertion.ref == 'refs/heads/${var.github.branch}')
-    || (assertion.sub == 'repo:${var.github.owner}/${var.github.name}:ref:refs/heads/${var.github.branch}' && assertion.ref == 'refs/heads/${var.github.branch}')
-    || assertion.sub == 'repo:${var.github.owner}/${var.github.name}:pull_request'
+    (assertion.sub == '${local.repo}:environment:${var.env}' && assertion.ref == 'refs/heads/${var.github.branch}'${local.ours})
+    || (assertion.sub == '${local.repo}:environment:${var.github.models_environment}' && assertion.ref == 'refs/heads/${var.github.branch}'${local.ours})
+    || (assertion.sub == '${local.repo}:ref:refs/heads/${var.github.branch}' && assertion.ref == 'refs/heads/${var.github.branch}'${local.ours})
+    || (assertion.sub == '${local.repo}:pull_request'${local.ours})
   EOT
 
   oidc {
@@ -104,8 +107,9 @@ resource "google_iam_workload_identity_pool_provider" "github" {
   }
 }
 
-# What the deployer may do to infrastructure: create and change, never delete what holds data, and never change who may
-# do what. A change of roles, service accounts or the federation is applied by people (docs/deploy.md).
+# What the deployer may do to infrastructure. Not: who may do what, service accounts, the federation; and nothing by which
+# data could end, like a bucket's lifecycle, a log's retention or names inside the network. People apply those
+# (docs/deploy.md). What remains: a table's expiration is one of its settings.
 locals {
   custom_roles = { for name in ["provision", "plan"] : name => "projects/${var.project}/roles/${replace(local.name, "-", "_")}_${name}" }
 
@@ -172,14 +176,10 @@ locals {
     "compute.firewalls.update",
     "compute.networks.updatePolicy",
     "dns.changes.create",
-    "dns.managedZones.update",
     "dns.resourceRecordSets.create",
-    "dns.resourceRecordSets.update",
-    "logging.buckets.update",
     "logging.logMetrics.create",
     "logging.logMetrics.delete",
     "logging.logMetrics.update",
-    "logging.sinks.update",
     "monitoring.alertPolicies.create",
     "monitoring.alertPolicies.delete",
     "monitoring.alertPolicies.update",
@@ -189,7 +189,6 @@ locals {
     "monitoring.notificationChannels.create",
     "monitoring.notificationChannels.delete",
     "monitoring.notificationChannels.update",
-    "storage.buckets.update",
   ]
 }
 

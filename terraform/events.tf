@@ -6,7 +6,7 @@ locals {
 
   # How often, by the labels.
   counters = {
-    runs_ended       = { event = "run_ended", labels = ["status"], where = "" }
+    runs_ended       = { event = "run_ended", labels = ["status", "stopped_at"], where = "" }
     gates_judged     = { event = "gate_judged", labels = ["gate", "verdict"], where = "" }
     deadlines_missed = { event = "deadline_missed", labels = [], where = "" }
     # Compared in the filter: a distribution knows a value by its bucket alone.

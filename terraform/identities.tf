@@ -1,5 +1,6 @@
-# Who may do what. A name without a colon is one of the identities. Roles are complete: what is not here is taken away by
-# the next apply, except on the project itself, which holds Google's own grants too. Not here are Google's agents and the
+# Who may do what. A name without a colon is one of the identities. Who holds one of these roles
+# is complete: the next apply takes it from everybody else, except on the project itself, which holds Google's own grants
+# too. A role that is not here is not looked at; docs/security.md says how such grants are found. Not here are Google's agents and the
 # keys that they use (keys.tf), and what variables name: readers of secrets (secrets.tf), loaders of features (warehouse.tf).
 
 locals {
@@ -42,7 +43,7 @@ locals {
 
     bucket = { # what is replaced and deleted: iam_where
       "roles/storage.legacyBucketReader" = ["scorer"]
-      "roles/storage.objectViewer"       = ["scorer", "registrar"]
+      "roles/storage.objectViewer"       = concat(["scorer", "registrar"], var.operators)
       "roles/storage.objectCreator"      = ["scorer"]
     }
     dags = {
@@ -62,7 +63,7 @@ locals {
       "roles/iam.serviceAccountUser" = ["deployer"]
     }
     scorer = { # who may act as the scorer
-      "roles/iam.serviceAccountTokenCreator" = ["orchestrator", "deployer"]
+      "roles/iam.serviceAccountTokenCreator" = concat(["orchestrator", "deployer"], var.responders)
       "roles/iam.workloadIdentityUser"       = [for it in var.kubernetes_service_accounts : "serviceAccount:${var.project}.svc.id.goog[${it}]"]
     }
     reader    = {}

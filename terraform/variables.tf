@@ -102,7 +102,7 @@ variable "readers" {
 }
 
 variable "operators" {
-  description = "Groups that look after the nights: they see Airflow's pages, the operations dataset, logs and dashboards."
+  description = "Groups that look after the nights: they see Airflow's pages, the operations dataset, records of runs, logs and dashboards."
   type        = list(string)
   default     = []
   nullable    = false
@@ -113,11 +113,26 @@ variable "operators" {
   }
 }
 
+variable "responders" {
+  description = "Groups on call: they may act as the scorer, to run a night again, roll it back or move an alias by hand."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for who in var.responders : can(regex("^group:[^@ ]+@[^@ ]+$", who))])
+    error_message = "Responders are groups, such as group:risk-ml-on-call@example.com: persons come and go there, and not here."
+  }
+}
+
 variable "github" {
-  description = "The repository that may deploy, the branch it deploys from, and the GitHub environment that may register models."
+  description = "The repository that may deploy: by name and by GitHub's numbers, which nobody can take over; whether its tokens' subjects hold those (of repositories made or renamed since July 2026); the branch it deploys from, and the GitHub environment that may register models."
   type = object({
     owner              = string
     name               = string
+    owner_id           = optional(string) # gh api repos/OWNER/NAME --jq .owner.id
+    repository_id      = optional(string) # gh api repos/OWNER/NAME --jq .id
+    ids_in_subjects    = optional(bool, false)
     branch             = optional(string, "main")
     models_environment = optional(string, "models")
   })
@@ -126,6 +141,14 @@ variable "github" {
   validation {
     condition     = can(regex("^[A-Za-z0-9][A-Za-z0-9-]*$", var.github.owner)) && can(regex("^[A-Za-z0-9._-]+$", var.github.name))
     error_message = "The repository is named by its owner and its name, without https:// and without wildcards."
+  }
+  validation {
+    condition     = alltrue([for id in [var.github.owner_id, var.github.repository_id] : id == null || can(regex("^[0-9]+$", id))])
+    error_message = "GitHub's ids of owner and repository are numbers: gh api repos/OWNER/NAME --jq '.owner.id, .id'."
+  }
+  validation {
+    condition     = !var.github.ids_in_subjects || (var.github.owner_id != null && var.github.repository_id != null)
+    error_message = "Subjects that hold ids need both, owner_id and repository_id."
   }
   validation {
     condition     = can(regex("^[A-Za-z0-9._/-]+$", var.github.branch)) && can(regex("^[A-Za-z0-9_-]+$", var.github.models_environment))

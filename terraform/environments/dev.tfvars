@@ -10,7 +10,7 @@ features = {
 }
 operators = ["group:risk-ml@example.com"]
 
-github = { owner = "example", name = "nightscore" }
+github = { owner = "example", name = "nightscore", owner_id = "1234567", repository_id = "123456789" }
 
 orchestrator = {
   web_access = { office = "203.0.113.0/24" }

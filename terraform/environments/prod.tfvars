@@ -7,10 +7,11 @@ features = {
   features = { project = "example-warehouse-prod" }
   outcomes = { project = "example-warehouse-prod" }
 }
-readers   = ["group:collections@example.com", "group:risk-reporting@example.com"]
-operators = ["group:risk-ml@example.com"]
+readers    = ["group:collections@example.com", "group:risk-reporting@example.com"]
+operators  = ["group:risk-ml@example.com"]
+responders = ["group:risk-ml-on-call@example.com"]
 
-github = { owner = "example", name = "nightscore" }
+github = { owner = "example", name = "nightscore", owner_id = "1234567", repository_id = "123456789" }
 
 network = {
   subnet           = "10.20.0.0/24"
@@ -40,6 +41,6 @@ secrets = {
   mlflow-tracking-uri = ["scorer", "registrar"]
   model-signing-key   = ["registrar"]
 }
-settings       = { NIGHTSCORE_PRICE_PER_TIB = "6.25", NIGHTSCORE_TRUSTED_SIGNERS = "/home/airflow/gcs/data/signers" }
+settings       = { NIGHTSCORE_PRICE_PER_TIB = "6.25" }
 retention      = { deleted_objects = 30, logs = 2555 }
 key_protection = "HSM"

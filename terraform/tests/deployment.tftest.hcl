@@ -11,7 +11,7 @@ variables {
   env          = "dev"
   region       = "europe-west4"
   features     = { features = {} }
-  github       = { owner = "example", name = "nightscore" }
+  github       = { owner = "example", name = "nightscore", owner_id = "1234567", repository_id = "123456789" }
   orchestrator = {}
   package      = "0.1.0"
   alerts       = { emails = ["risk-ml@example.com"] }

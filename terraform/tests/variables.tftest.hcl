@@ -144,6 +144,36 @@ run "any_repository_is_no_repository" {
   expect_failures = [var.github]
 }
 
+run "a_repository_has_a_number" {
+  command = plan
+
+  variables {
+    github = { owner = "example", name = "nightscore", owner_id = "1234567", repository_id = "nightscore" }
+  }
+
+  expect_failures = [var.github]
+}
+
+run "subjects_with_ids_need_ids" {
+  command = plan
+
+  variables {
+    github = { owner = "example", name = "nightscore", ids_in_subjects = true }
+  }
+
+  expect_failures = [var.github]
+}
+
+run "responders_are_groups" {
+  command = plan
+
+  variables {
+    responders = ["user:ada@example.com"]
+  }
+
+  expect_failures = [var.responders]
+}
+
 run "any_branch_is_no_branch" {
   command = plan
 

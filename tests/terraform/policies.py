@@ -4,8 +4,9 @@ They are written against the plan's JSON and not against the files, so that they
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
+from typing import Any
 
 from terraform.plan import Plan
 
@@ -57,12 +58,15 @@ ALLOWED = {
 }
 
 # What people may hold, by the groups that the variables name.
+VERBS = ("create", "update", "delete")
 PEOPLE = {
     "readers": {"predictions": {"roles/bigquery.dataViewer"}},
     "operators": {
         "project": {"roles/composer.user", "roles/logging.viewer", "roles/monitoring.viewer"},
         "operations": {"roles/bigquery.dataViewer"},
+        "bucket": {"roles/storage.objectViewer"},
     },
+    "responders": {"scorer": {"roles/iam.serviceAccountTokenCreator"}},
     "loaders": {"features": {"roles/bigquery.dataEditor"}},
     "image_readers": {"images": {"roles/artifactregistry.reader"}},
 }
@@ -115,19 +119,27 @@ def all_allowed_roles_are_used(plan: Plan) -> Iterator[str]:
                 )
 
 
+def _repository(github: Mapping[str, Any]) -> str:
+    """Return what subjects of GitHub's tokens begin with."""
+    if github.get("ids_in_subjects"):
+        return f"repo:{github['owner']}@{github['owner_id']}/{github['name']}@{github['repository_id']}"
+    return f"repo:{github['owner']}/{github['name']}"
+
+
 def members_are_known(plan: Plan) -> Iterator[str]:
     """Whoever is no identity is a group of the variables, a job of the repository, a pod, or an agent of Google's."""
     variables, project = plan.variables, plan.variables["project"]
     people = {
         "readers": set(variables.get("readers", [])),
         "operators": set(variables.get("operators", [])),
+        "responders": set(variables.get("responders", [])),
         "image_readers": set(variables.get("image_readers", [])),
         "loaders": set(chain.from_iterable(it.get("loaders", []) for it in variables["features"].values())),
     }
     github = variables["github"]
     kinds = f"environment:[a-z]+|pull_request|ref:refs/heads/{github.get('branch', 'main')}"
     pool = rf"principal://iam\.googleapis\.com/projects/\d+/locations/global/workloadIdentityPools/{plan.name}-github"
-    jobs = rf"{pool}/subject/repo:{github['owner']}/{github['name']}:({kinds})"
+    jobs = rf"{pool}/subject/{_repository(github)}:({kinds})"
     agents = r"serviceAccount:(service-\d+@[a-z-]+|bq-\d+@bigquery-encryption)\.iam\.gserviceaccount\.com"
     logging = plan.data("data.google_logging_project_settings.this")["kms_service_account_id"]
     pods = rf"serviceAccount:{project}\.svc\.id\.goog\[[a-z0-9-]+/[a-z0-9-]+\]"
@@ -178,12 +190,34 @@ def no_keys_of_service_accounts(plan: Plan) -> Iterator[str]:
         yield f"{item.address} holds a secret in the state"
 
 
+# What GitHub Actions may change, and nothing else: each was decided on, and docs/security.md says what remains.
+MAY_CHANGE = {
+    *(
+        f"monitoring.{kind}.{verb}"
+        for kind in ("alertPolicies", "dashboards", "notificationChannels")
+        for verb in VERBS
+    ),
+    *(f"logging.logMetrics.{verb}" for verb in VERBS),
+    *(
+        f"{kind}.{verb}"
+        for kind in ("artifactregistry.repositories", "bigquery.tables", "compute.firewalls")
+        for verb in VERBS[:2]
+    ),
+    "composer.environments.update",
+    "compute.networks.updatePolicy",
+    "dns.changes.create",
+    "dns.resourceRecordSets.create",
+}
+
+
 def ci_cannot_grant_delete_or_read(plan: Plan) -> Iterator[str]:
     """GitHub Actions change infrastructure, but no grants; they delete nothing that holds data, and read none."""
     found = {item.key: item.values["permissions"] for item in plan.resources("google_project_iam_custom_role")}
     for name, permissions in found.items():
         for pattern, what in ((CHANGES_GRANTS, "grants"), (READS_DATA, "reads data"), (DELETES_DATA, "deletes data")):
             yield from (f"{name} {what}: {it}" for it in permissions if re.search(pattern, it))
+    for permission in set(found.get("provision", [])) - set(found.get("plan", [])) - MAY_CHANGE:
+        yield f"provision may do what nobody decided: {permission}"
     for permission in found.get("plan", ["?"]):
         if not re.search(r"\.(get|list|getIamPolicy|getAttestationRules|use)$", permission):
             yield f"plan changes something: {permission}"
@@ -276,7 +310,7 @@ def network_has_no_way_out(plan: Plan) -> Iterator[str]:
 def only_our_jobs_get_in(plan: Plan) -> Iterator[str]:
     """GitHub's jobs are told by their subject: of one repository, and of one branch unless they only plan."""
     github = plan.variables["github"]
-    repository = f"repo:{github['owner']}/{github['name']}"
+    repository, ids = _repository(github), [github.get("repository_id"), github.get("owner_id")]
     branch = f"assertion.ref == 'refs/heads/{github.get('branch', 'main')}'"
     for item in plan.resources("google_iam_workload_identity_pool_provider"):
         for alternative in " ".join(item.values["attribute_condition"].split()).split(" || "):
@@ -285,6 +319,8 @@ def only_our_jobs_get_in(plan: Plan) -> Iterator[str]:
                 yield f"any repository's jobs get in: {alternative}"
             elif subject[1] != f"{repository}:pull_request" and branch not in alternative:
                 yield f"any branch's jobs get in: {alternative}"
+            elif not all(ids) or not all(f"_id == '{number}'" in alternative for number in ids):
+                yield f"whoever takes the repository's name over gets in: {alternative}"
             elif "*" in alternative:
                 yield f"a wildcard gets in: {alternative}"
     for grant in plan.grants:

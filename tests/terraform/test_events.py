@@ -160,6 +160,7 @@ def test_alerts_are_those_of_the_runbook(plans: dict[str, Plan]):
 
     assert names == {
         "run failed",
+        "run refused",
         "deadline missed",
         "not published in time",
         "gate stopped",
