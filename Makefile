@@ -135,7 +135,7 @@ image:  ## Build an image into dist/TARGET.oci.tar (TARGET=airflow or local-serv
 
 .PHONY: lock
 lock: setup  ## Compile requirements.in into requirements.txt (UPGRADE=1: to the newest versions)
-	$(UV) pip compile --universal --python-version 3.11 $(if $(UPGRADE),--upgrade) requirements.in -o requirements.txt
+	$(UV) pip compile --universal --python-version 3.11 --generate-hashes $(if $(UPGRADE),--upgrade) requirements.in -o requirements.txt
 
 .PHONY: setup
 setup: $(STAMP)  ## Create .venv with everything that requirements.txt pins

@@ -1,11 +1,13 @@
 """Tell of a Terraform plan in Markdown, and reduce it to a digest: `plan_summary.py plan.json ENVIRONMENT`.
 
 Which resources change and which of their attributes, never a value: a plan's values may be sensitive, and a pull
-request is read by more people than the state is. What is destroyed comes first, and is never cut off.
+request is read by more people than the state is. What is destroyed comes first, and is never cut off. What the deployer
+may do stands in deployer.json of TERRAFORM_ROOT, types by action; people apply the rest.
 """
 
 import hashlib
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -22,17 +24,19 @@ SIGNS = {
     ("update",): ("~", "change"),
 }
 QUIET = {("no-op",), ("read",)}
-# Who may do what: the deployer cannot change that, and would stop half-way.
+IN_STATE = {"no-op", "read", "forget"}  # these ask no API to change anything
+MOST_BY_PEOPLE = 40
+# Who may do what: the deployer never changes that, whatever its list says.
 GRANTS = re.compile(r"google_(\w+_)?iam_\w+|google_service_account(_\w+)?")
 
 
 def main() -> None:
-    """Print the Markdown, or with `--digest` or `--grants` instead of an environment only these."""
+    """Print the Markdown, or with `--digest` or `--people` instead of an environment only these."""
     plan = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if sys.argv[2] == "--digest":
         sys.stdout.write(digest(plan) + "\n")
-    elif sys.argv[2] == "--grants":
-        sys.stdout.writelines(f"{item['address']}\n" for item in changed(plan) if is_grant(item))
+    elif sys.argv[2] == "--people":
+        sys.stdout.writelines(f"{line}\n" for line in by_people(changed(plan)))
     else:
         sys.stdout.write(markdown(plan, sys.argv[2]))
 
@@ -51,6 +55,22 @@ def changed(plan: dict[str, Any]) -> list[dict[str, Any]]:
 def is_grant(item: dict[str, Any]) -> bool:
     """Return whether a resource says who may do what."""
     return re.fullmatch(GRANTS, item.get("type", "")) is not None
+
+
+def by_people(items: list[dict[str, Any]]) -> list[str]:
+    """Return what the deployer may not do: action and address."""
+    root = os.environ.get("TERRAFORM_ROOT") or Path(__file__).resolve().parents[2] / "terraform"
+    allowed = json.loads((Path(root) / "deployer.json").read_text(encoding="utf-8"))
+    return [
+        f"{_sign(item)[1]} {item['address']}"
+        for item in items
+        if is_grant(item)
+        or any(
+            item.get("type") not in allowed.get(action, ())
+            for action in item["change"]["actions"]
+            if action not in IN_STATE
+        )
+    ]
 
 
 def digest(plan: dict[str, Any]) -> str:
@@ -81,7 +101,12 @@ def markdown(plan: dict[str, Any], environment: str) -> str:
     if counts.keys() & {"destroy", "replace"}:
         lines += ["**Something is destroyed.** See the first rows.", ""]
     if grants := sum(map(is_grant, items)):
-        lines += [f"**It changes who may do what ({grants}).** People must apply that before this is deployed.", ""]
+        lines += [f"**It changes who may do what ({grants}).**", ""]
+    if people := by_people(items):
+        lines += [f"**People must apply {len(people)} of these before this is deployed:** the deployer may not.", ""]
+        lines += [f"* {_code(line)}" for line in people[:MOST_BY_PEOPLE]]
+        lines += [f"* … and {len(people) - MOST_BY_PEOPLE} more"] if len(people) > MOST_BY_PEOPLE else []
+        lines += [""]
     lines += [f"Digest of the changes: `{digest(plan)}`", ""]
     if items:
         lines += ["| | resource | attributes |", "|---|---|---|"]

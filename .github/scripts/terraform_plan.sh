@@ -9,8 +9,11 @@ scripts=$(cd "$(dirname "$0")" && pwd)
 root=${TERRAFORM_ROOT:-$scripts/../../terraform}
 out=$(mkdir -p "$OUT" && cd "$OUT" && pwd)
 export TF_IN_AUTOMATION=1 TF_INPUT=0
+# Once the providers are locked in the repository, another one is an error and not a change of the file.
+locked=()
+if [[ -f $root/.terraform.lock.hcl ]]; then locked=(-lockfile=readonly); fi
 
-terraform -chdir="$root" init -no-color -backend-config="$BACKEND" > /dev/null
+terraform -chdir="$root" init -no-color -backend-config="$BACKEND" "${locked[@]}" > /dev/null
 terraform -chdir="$root" plan -no-color -lock="${LOCK:-true}" -lock-timeout=5m \
   -var-file="environments/$ENVIRONMENT.tfvars" -out="$out/plan.tfplan" > "$out/plan.txt"
 terraform -chdir="$root" show -no-color -json "$out/plan.tfplan" > "$out/plan.json"

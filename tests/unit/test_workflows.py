@@ -68,6 +68,20 @@ def interpolation(text, workflow):
     ]
 
 
+def unhashed(text, workflow):
+    """Packages that whoever has an identity installs, and that are not compared with a hash; our own has no hash."""
+    return [
+        line.strip()
+        for job in workflow["jobs"].values()
+        if "write" in job.get("permissions", {}).values()
+        for item in job.get("steps", ())
+        for line in item.get("run", "").splitlines()
+        if re.search(r"\bpipx|\buvx|\bpip\\?\"? install ", line)
+        and "--require-hashes" not in line
+        and not re.search(r"pip install --no-deps (--no-build-isolation \.|dist/nightscore-\*\.whl)$", line)
+    ]
+
+
 def floating_runners(text, workflow):
     """Runners whose image changes by itself."""
     return [name for name, job in workflow["jobs"].items() if job.get("runs-on", "").endswith("-latest")]
@@ -136,6 +150,8 @@ POLICIES = [
     (kept_credentials, "persist-credentials: false", "fetch-depth: 0"),
     (secrets, "github.event.pull_request.title", "secrets.TOKEN"),
     (interpolation, 'echo "$TITLE"', 'echo "${{ github.event.pull_request.title }}"'),
+    (unhashed, 'echo "$TITLE"', "pip install twine"),
+    (unhashed, 'echo "$TITLE"', "pipx run twine"),
     (floating_runners, "ubuntu-24.04", "ubuntu-latest"),
     (identities_for_strangers, "    if: github.event_name == 'push'\n", ""),
     (cancelled_deployments, "cancel-in-progress: false", "cancel-in-progress: true"),
@@ -181,6 +197,19 @@ def test_the_terraform_that_is_run_is_the_same_everywhere():
         if item.get("uses", "").startswith("hashicorp/setup-terraform@")
     }
     assert len(versions) == 1
+
+
+def test_nothing_is_pushed_or_applied_before_it_is_compared_with_what_was_approved():
+    steps = load((ROOT / ".github" / "workflows" / "deploy-environment.yml").read_text())["jobs"]["deploy"]["steps"]
+    names = [item.get("name") for item in steps]
+    wanted = (
+        "Plan again",
+        "Compare with what was approved",
+        "Push the image by its digest, and the wheel",
+        "Apply what was approved",
+        "Upload the release",
+    )
+    assert [name for name in names if name in wanted] == list(wanted)
 
 
 def test_only_one_check_is_needed_and_it_waits_for_every_job():

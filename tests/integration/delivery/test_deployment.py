@@ -1,6 +1,7 @@
 """From the built files to Airflow's bucket: upload, plan every pipeline with what was uploaded, activate."""
 
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -10,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from sklearn.linear_model import LogisticRegression
 
 from nightscore.clients import build_storage
@@ -23,13 +26,15 @@ ROWS = pd.DataFrame({"age": np.arange(20, 60), "limit_bal": np.linspace(0, 1, 40
 def deployment(checkout, environment, bench, settings, tmp_path, local_servers):
     """A checkout with one pipeline that is ready, and Airflow's bucket."""
     name = f"airflow-{uuid.uuid4().hex[:10]}"
-    build_storage(settings).create_bucket(name)
+    checkout.airflow = build_storage(settings).create_bucket(name)
     checkout.environment |= {
         **environment,
         "DAGS_BUCKET": name,
         "GITHUB_SHA": checkout.first,
         "UPLOADED": str(tmp_path / "uploaded"),
         "REASON": "a run of a workflow",
+        "TRUSTED_SIGNERS": "",
+        "SIGNERS": str(tmp_path / "signers"),
     }
     yesterday = (pd.Timestamp.now("UTC") - pd.Timedelta(days=1)).date()
     rows = ROWS.assign(id=range(len(ROWS)), snapshot_date=yesterday)
@@ -91,6 +96,24 @@ def test_a_pipeline_that_cannot_run_keeps_the_release_from_being_activated(deplo
     assert f"{deployment.bench.name}: ready" in planned.stdout
     assert "4 planned, 2 failed" in planned.stdout
     assert deployment.releases.active().version is None
+
+
+def test_pipelines_are_planned_with_the_signers_that_airflow_trusts(deployment):
+    deployment.environment["TRUSTED_SIGNERS"] = "/home/airflow/gcs/data/signers"
+    uploaded, planned = deployment.deploy(*STEPS[:2])
+    assert uploaded.returncode == 0, uploaded.stderr
+    assert (planned.returncode, "data/signers/ has no files" in planned.stderr) == (1, True), planned.stderr
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    deployment.airflow.blob("data/signers/owners.pem").upload_from_string(pem)
+    deployment.airflow.blob("data/signers/older/owners.pem").upload_from_string(b"not looked at")
+    # The files are there already from the first attempt.
+    shutil.rmtree(deployment.environment["UPLOADED"], ignore_errors=True)
+    planned = deployment.run("deploy-environment", "deploy", STEPS[1])
+    assert [path.name for path in Path(deployment.environment["SIGNERS"]).iterdir()] == ["owners.pem"]
+    assert planned.returncode == 1
+    assert f"{deployment.bench.name}: FAILED" in planned.stdout, "nobody has signed its model"
+    assert "sign" in planned.stdout
 
 
 def test_a_folder_without_pipelines_is_no_success(deployment):
