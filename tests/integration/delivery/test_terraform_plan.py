@@ -213,8 +213,8 @@ POLICIES = (airflow_is_private, told_by_a_value)
         ({"open": False, "secret": "correct horse"}, "2 policies, 0 faults\n"),
         (
             {"open": True, "secret": "battery staple"},
-            "airflow_is_private: Airflow has a way to the internet\n"
-            "told_by_a_value: it cannot be told (KeyError)\n2 policies, 2 faults\n",
+            "airflow_is_private: Airflow has a way to the internet\ntold_by_a_value: it cannot be told (KeyError)\n"
+            + "2 policies, 2 faults\n",
         ),
     ],
 )
@@ -294,7 +294,8 @@ def test_attributes_are_named_and_no_value_is(tmp_path):
 
 def test_an_address_cannot_write_markdown_of_its_own(tmp_path):
     text = summary(tmp_path, [change('x.y["`|</td>\n\n# @everyone`"]', ["create"], None, {})])
-    [row] = [line for line in text.splitlines() if "everyone" in line]
+    [row] = [line for line in text.splitlines() if line.startswith("| `+`")]
+    assert "\n# " not in text
     assert row == "| `+` | `x.y[\"'\\|</td> # @everyone'\"]` |  |"
 
 
