@@ -161,7 +161,8 @@ POLICIES = [
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_workflow_keeps_to_the_policies(path):
     text = path.read_text()
-    faults = {policy.__name__: policy(text, load(text)) for policy, _, _ in POLICIES}
+    workflow = load(text)
+    faults = {policy.__name__: policy(text, workflow) for policy, _, _ in POLICIES}
     assert {name: found for name, found in faults.items() if found} == {}
 
 

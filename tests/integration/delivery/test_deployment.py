@@ -1,7 +1,6 @@
 """From the built files to Airflow's bucket: upload, plan every pipeline with what was uploaded, activate."""
 
 import os
-import shutil
 import subprocess
 import sys
 import uuid
@@ -55,7 +54,14 @@ def deployment(checkout, environment, bench, settings, tmp_path, local_servers):
         found = [checkout.run("deploy-environment", "deploy", name) for name in names]
         return found if len(found) > 1 else found[0]
 
-    checkout.write, checkout.deploy = write, deploy
+    def upload():
+        """Do as the step does, without a process."""
+        commit = checkout.commit()
+        checkout.environment |= {"GITHUB_SHA": commit, "RELEASE": f"r-{commit[:12]}"}
+        checkout.releases.upload(checkout.environment["RELEASE"], checkout.folder / "dags", commit)
+        return checkout.environment["RELEASE"], commit
+
+    checkout.write, checkout.deploy, checkout.upload = write, deploy, upload
     write(bench.name)
     return checkout
 
@@ -87,8 +93,8 @@ def test_a_pipeline_that_cannot_run_keeps_the_release_from_being_activated(deplo
     folder = deployment.folder / "dags" / "pipelines" / "broken"
     folder.mkdir()
     (folder / "pipeline.yaml").write_text("owner: 2026-13-45\n")
-    uploaded, planned = deployment.deploy(*STEPS[:2])
-    assert uploaded.returncode == 0, uploaded.stderr
+    deployment.upload()
+    planned = deployment.run("deploy-environment", "deploy", STEPS[1])
     assert planned.returncode == 1
     assert "no_model: FAILED" in planned.stdout
     assert "broken: FAILED" in planned.stdout
@@ -100,20 +106,24 @@ def test_a_pipeline_that_cannot_run_keeps_the_release_from_being_activated(deplo
 
 def test_pipelines_are_planned_with_the_signers_that_airflow_trusts(deployment):
     deployment.environment["TRUSTED_SIGNERS"] = "/home/airflow/gcs/data/signers"
-    uploaded, planned = deployment.deploy(*STEPS[:2])
-    assert uploaded.returncode == 0, uploaded.stderr
-    assert (planned.returncode, "data/signers/ has no files" in planned.stderr) == (1, True), planned.stderr
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
     pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     deployment.airflow.blob("data/signers/owners.pem").upload_from_string(pem)
     deployment.airflow.blob("data/signers/older/owners.pem").upload_from_string(b"not looked at")
-    # The files are there already from the first attempt.
-    shutil.rmtree(deployment.environment["UPLOADED"], ignore_errors=True)
+    deployment.upload()
     planned = deployment.run("deploy-environment", "deploy", STEPS[1])
     assert [path.name for path in Path(deployment.environment["SIGNERS"]).iterdir()] == ["owners.pem"]
     assert planned.returncode == 1
     assert f"{deployment.bench.name}: FAILED" in planned.stdout, "nobody has signed its model"
     assert "sign" in planned.stdout
+
+
+@pytest.mark.thorough
+def test_signers_that_are_nowhere_stop_the_job(deployment):
+    deployment.environment["TRUSTED_SIGNERS"] = "/home/airflow/gcs/data/signers"
+    deployment.upload()
+    planned = deployment.run("deploy-environment", "deploy", STEPS[1])
+    assert (planned.returncode, "data/signers/ has no files" in planned.stderr) == (1, True), planned.stderr
 
 
 def test_a_folder_without_pipelines_is_no_success(deployment):
@@ -133,12 +143,9 @@ def test_a_folder_without_pipelines_is_no_success(deployment):
 
 
 def test_an_approval_that_comes_after_a_newer_release_changes_nothing(deployment):
-    old = deployment.deploy("Upload the release")
-    assert old.returncode == 0, old.stderr
-    waiting = deployment.environment["RELEASE"], deployment.environment["GITHUB_SHA"]
+    waiting = deployment.upload()
     deployment.write("newer")
-    newer = deployment.deploy("Upload the release", "Activate it")
-    assert [done.returncode for done in newer] == [0, 0], newer[1].stderr
+    deployment.releases.activate(deployment.upload()[0], "a run of a workflow")
     active = deployment.releases.active()
 
     deployment.git("checkout", "--quiet", waiting[1])

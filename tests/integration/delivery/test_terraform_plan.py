@@ -205,6 +205,11 @@ def told_by_a_value(plan):
 
 POLICIES = (airflow_is_private, told_by_a_value)
 """
+FAULTS = """\
+airflow_is_private: Airflow has a way to the internet
+told_by_a_value: it cannot be told (KeyError)
+2 policies, 2 faults
+"""
 
 
 @pytest.mark.parametrize(
@@ -213,8 +218,7 @@ POLICIES = (airflow_is_private, told_by_a_value)
         ({"open": False, "secret": "correct horse"}, "2 policies, 0 faults\n"),
         (
             {"open": True, "secret": "battery staple"},
-            "airflow_is_private: Airflow has a way to the internet\ntold_by_a_value: it cannot be told (KeyError)\n"
-            + "2 policies, 2 faults\n",
+            FAULTS,
         ),
     ],
 )
