@@ -210,8 +210,11 @@ def test_killed_anywhere_the_old_release_stays_whole_and_the_next_try_completes(
         assert killed.code == -signal.SIGKILL, killed.err
         assert releases.active() == active
         releases._whole("old")
-        again = start("upload", version, "--dags", str(made))
-        assert again.code == 0, again.err
+        if number == 1:
+            again = start("upload", version, "--dags", str(made))
+            assert again.code == 0, again.err
+        else:  # the same without a process, which costs seconds
+            releases.upload(version, made)
         releases._whole(version)
 
     killed = start("activate", "new-1", "--reason", "x", rule=nth_write(1), victim=Future())
