@@ -162,7 +162,7 @@ def test_airflow_knows_every_setting():
 
 
 def test_airflows_version_is_that_of_the_lock_file():
-    [version] = re.findall(r"^apache-airflow==(\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    [version] = re.findall(r"^apache-airflow==([^\s\\]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert VALUES["airflowVersion"] == version
 
 

@@ -28,7 +28,15 @@ ROLES = {
     "bigquery.readsessions.getData": "roles/bigquery.readSessionUser",
     "logging.logEntries.create": "roles/logging.logWriter",
     "storage.buckets.get": "roles/storage.legacyBucketReader",
+    "storage.objects.create": "roles/storage.objectCreator",
+    "storage.objects.get": "roles/storage.objectViewer",
+    "storage.objects.list": "roles/storage.objectViewer",
 }
+# Replacing and deleting all but versions of models, as terraform/registry.tf grants it.
+REPLACES = (
+    "roles/storage.objectUser --condition='title=all but versions of models,"
+    'expression=resource.name.extract("/objects/registry/models/{name}/versions/") == ""\''
+)
 
 
 @cache
@@ -91,7 +99,7 @@ def _on_bucket(deployment: Deployment) -> Finding:
     binding = (
         f"gcloud storage buckets add-iam-policy-binding gs://{bucket.name} --member={deployment.principal} --role="
     )
-    roles = _roles(missing, "roles/storage.objectUser")
+    roles = _roles(missing, REPLACES)
     return _verdict(f"bucket {bucket.name}", wanted, missing, "; ".join(binding + role for role in roles))
 
 

@@ -277,9 +277,14 @@ def test_permissions_on_the_bucket(home):
         f"bucket {home.name}": (
             FAULT,
             "Missing: storage.objects.delete (leases and aliases are replaced, clean removes parts).",
-            f"{binding}roles/storage.objectUser",
+            (
+                f"{binding}roles/storage.objectUser --condition='title=all but versions of models,expression="
+                """resource.name.extract("/objects/registry/models/{name}/versions/") == ""'"""
+            ),
         )
     }
+    found = lacking(home, home.name, "storage.objects.list")
+    assert found[f"bucket {home.name}"][2] == f"{binding}roles/storage.objectViewer"
     found = lacking(home, home.name, "storage.buckets.get")
     assert found[f"bucket {home.name}"] == (
         WARNING,
