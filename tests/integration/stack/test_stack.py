@@ -191,6 +191,19 @@ def test_the_database_s_password_is_changed_as_the_manual_says(stack):
     assert codes == [2, 0]
 
 
+def test_a_backfill_scores_the_night_of_its_day(stack, killed_night):
+    """Through the worker that is left; its end is the end of the day, or the night would be left out."""
+    night, dag_id = stack.bench.other_night.isoformat(), f"score_{stack.bench.name}"
+    body = {"dag_id": dag_id, "from_date": f"{night}T00:00:00Z", "to_date": f"{night}T23:59:59Z"}
+    asked = {"max_active_runs": 1, "reprocess_behavior": "none", "dag_run_conf": {}}
+    stack.airflow.call("POST", "/backfills", body | asked)
+    run_id = eventually(lambda: next(iter(stack.airflow.runs_of(dag_id, night)), None))["dag_run_id"]
+    run = ended(stack, dag_id, run_id)["run"]
+    assert (run["state"], run["run_type"]) == ("success", "backfill")
+    found = stack.bench.published().filter(pc.field("snapshot_date") == stack.bench.other_night)
+    assert found["score"].to_numpy().tolist() == stack.bench.expected.tolist()
+
+
 @pytest.mark.thorough
 def test_a_worker_that_is_stopped_finishes_what_it_has(stack, killed_night):
     """As `docker stop` does it: SIGTERM to its first process, and then it is waited for."""
