@@ -180,9 +180,8 @@ def test_a_linear_model_through_dag_test(shell, pipelines, cards, day, run_dag):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cards", ["real" if REAL else "generated"], indirect=True)
 @pytest.mark.thorough  # daily, the stack of tests/integration/stack has a scheduled night and a backfill
-@pytest.mark.slow
+@pytest.mark.parametrize("cards", ["real" if REAL else "generated"], indirect=True)
 def test_the_schedule_and_a_backfill_in_a_live_airflow(shell, pipelines, cards, day, local_servers):
     """LocalExecutor, SQLite, four processes: the night of the schedule and the nights before it."""
     boosting = HistGradientBoostingClassifier(max_iter=30, random_state=0)
