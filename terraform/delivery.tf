@@ -150,6 +150,7 @@ locals {
     "bigquery.datasets.getIamPolicy",
     "bigquery.tables.get",
     "bigquery.tables.list",
+    "billing.resourcebudgets.read", # of the budget of this project alone
     "cloudkms.cryptoKeyVersions.get",
     "cloudkms.cryptoKeys.getIamPolicy",
     "compute.globalOperations.get",

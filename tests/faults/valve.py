@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from socket import create_connection
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any, TypeVar
@@ -17,18 +17,17 @@ class Valve(ThreadingTCPServer):
     """Passes everything on; while it is shut, answers stop after some kilobytes.
 
     Attributes:
-        pauses: seconds for which the answers of each connection stop, one after the other, within the same kilobytes.
-            They delay the answers to pings as well: a client gives the connection up after 20
-            (`nightscore.clients.KEEPALIVE`).
+        pause: seconds for which the answers of each connection stop once, after some kilobytes. It delays the
+            answers to pings as well: a client gives the connection up after 20 (`nightscore.clients.KEEPALIVE`).
     """
 
     daemon_threads = True
     before_it_stops = 30_000
 
-    def __init__(self, address: str, pauses: Sequence[float] = ()) -> None:
+    def __init__(self, address: str, pause: float = 0.0) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
         host, _, port = address.rpartition(":")
-        self.upstream, self.open, self.pauses = (host, int(port)), threading.Event(), pauses
+        self.upstream, self.open, self.pause = (host, int(port)), threading.Event(), pause
         self.open.set()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -72,15 +71,14 @@ class _Connection(BaseRequestHandler):
 
     @staticmethod
     def pump(source: Any, target: Any, valve: Valve | None = None) -> None:
-        passed, paused = 0, 0
+        passed, paused = 0, False
         with contextlib.suppress(OSError):  # one of the two was killed
             while data := source.recv(4096):
                 passed += len(data)
                 if valve and passed > valve.before_it_stops:
                     valve.open.wait()
-                if valve and paused < len(valve.pauses) and passed > valve.before_it_stops * paused / len(valve.pauses):
-                    time.sleep(valve.pauses[paused])
-                    paused += 1
+                    time.sleep(0 if paused else valve.pause)
+                    paused = True
                 target.sendall(data)
 
 
