@@ -59,8 +59,8 @@ locals {
       "roles/artifactregistry.reader" = ["orchestrator"]
     }
 
-    orchestrator = { # who may act as the orchestrator: to change an environment is to run code as it
-      "roles/iam.serviceAccountUser" = ["deployer"]
+    orchestrator = {                                                # who may act as the orchestrator: to change an environment is to run code as it
+      "roles/iam.serviceAccountUser" = ["deployer", "orchestrator"] # itself: packages from Artifact Registry ask for it
     }
     scorer = { # who may act as the scorer
       "roles/iam.serviceAccountTokenCreator" = concat(["orchestrator", "deployer"], var.responders)

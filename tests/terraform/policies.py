@@ -23,6 +23,7 @@ ALLOWED = {
         "packages": {"roles/artifactregistry.reader"},
         "scorer": {"roles/iam.serviceAccountTokenCreator"},
         "secret": {"roles/secretmanager.secretAccessor"},
+        "orchestrator": {"roles/iam.serviceAccountUser"},
     },
     "scorer": {
         "project": {"roles/bigquery.jobUser", "roles/bigquery.readSessionUser", "roles/logging.logWriter"},
@@ -219,7 +220,7 @@ def ci_cannot_grant_delete_or_read(plan: Plan) -> Iterator[str]:
     for permission in set(found.get("provision", [])) - set(found.get("plan", [])) - MAY_CHANGE:
         yield f"provision may do what nobody decided: {permission}"
     for permission in found.get("plan", ["?"]):
-        if not re.search(r"\.(get|list|getIamPolicy|getAttestationRules|use)$", permission):
+        if not re.search(r"\.(get|list|read|getIamPolicy|getAttestationRules|use)$", permission):
             yield f"plan changes something: {permission}"
 
 
@@ -310,7 +311,11 @@ def network_has_no_way_out(plan: Plan) -> Iterator[str]:
 def only_our_jobs_get_in(plan: Plan) -> Iterator[str]:
     """GitHub's jobs are told by their subject: of one repository, and of one branch unless they only plan."""
     github = plan.variables["github"]
-    repository, ids = _repository(github), [github.get("repository_id"), github.get("owner_id")]
+    repository = _repository(github)
+    numbers = [
+        f"assertion.{claim} == '{github.get(name) or '?'}'"
+        for claim, name in (("repository_id", "repository_id"), ("repository_owner_id", "owner_id"))
+    ]
     branch = f"assertion.ref == 'refs/heads/{github.get('branch', 'main')}'"
     for item in plan.resources("google_iam_workload_identity_pool_provider"):
         for alternative in " ".join(item.values["attribute_condition"].split()).split(" || "):
@@ -319,7 +324,7 @@ def only_our_jobs_get_in(plan: Plan) -> Iterator[str]:
                 yield f"any repository's jobs get in: {alternative}"
             elif subject[1] != f"{repository}:pull_request" and branch not in alternative:
                 yield f"any branch's jobs get in: {alternative}"
-            elif not all(ids) or not all(f"_id == '{number}'" in alternative for number in ids):
+            elif not all(number in alternative for number in numbers):
                 yield f"whoever takes the repository's name over gets in: {alternative}"
             elif "*" in alternative:
                 yield f"a wildcard gets in: {alternative}"

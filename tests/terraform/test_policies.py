@@ -160,6 +160,11 @@ BREACHES: list[tuple[str, Change, str]] = [
         "plan changes something",
     ),
     (
+        "ci_cannot_grant_delete_or_read",
+        sets("google_project_iam_custom_role", "permissions", 0, to="storage.buckets.update", within="provision"),
+        "nobody decided",
+    ),
+    (
         "versions_are_kept",
         sets("google_storage_bucket_iam_binding", "condition", to=[], within="scorer replaces"),
         "may delete versions",
@@ -293,6 +298,15 @@ BREACHES: list[tuple[str, Change, str]] = [
             to="assertion.sub == 'repo:example/nightscore:pull_request' || true",
         ),
         "any repository's",
+    ),
+    (
+        "only_our_jobs_get_in",
+        sets(
+            "google_iam_workload_identity_pool_provider",
+            "attribute_condition",
+            to="assertion.sub == 'repo:example/nightscore:pull_request' && assertion.repository_id == '123456789'",
+        ),
+        "takes the repository's name over",
     ),
     (
         "only_our_jobs_get_in",
