@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from faults.valve import eventually
 from nightscore.demo.airflow_server import running
 from nightscore.local.ports import free_ports
 
-from .test_waiting import eventually, log_of, states
+from .test_waiting import log_of, states
 
 ROOT = Path(__file__).resolve().parents[3]
 DAY = dt.date(2026, 11, 19)

@@ -6,7 +6,6 @@ One night is published while another one waits for data beyond its deadline.
 import datetime as dt
 import json
 import re
-import time
 from pathlib import Path
 
 import jsonschema
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from faults.valve import eventually
 from nightscore.demo.airflow_server import running
 from nightscore.local.ports import free_ports
 from nightscore.records import RunRecords, run_ids
@@ -183,11 +183,3 @@ def check_lineage(sink, cards, run_id):
 def ended_run(airflow, dag_id, night):
     runs = airflow.runs_of(dag_id, night.isoformat())
     return runs[0] if runs and runs[0]["state"] in ("success", "failed") else None
-
-
-def eventually(look, seconds=240):
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
-    return found

@@ -1,7 +1,6 @@
 """A live Airflow in which an upstream DAG's event starts pipelines, and they wait for their data."""
 
 import datetime as dt
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from faults.valve import eventually
 from nightscore.demo.airflow_server import running
 from nightscore.local.ports import free_ports
 
@@ -130,11 +130,3 @@ def tries(airflow, dag_id, run, task):
 def log_of(airflow, dag_id, run, task):
     path = f"/dags/{dag_id}/dagRuns/{run['dag_run_id']}/taskInstances/{task}/logs/1"
     return str(airflow.call("GET", path)["content"])
-
-
-def eventually(look, seconds=240):
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
-    return found
